@@ -1,0 +1,47 @@
+# `make demo` and `make test` are all that a newcomer needs; each makes .venv by itself, once.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGES := store ingest analyze cli
+
+.PHONY: demo test check lint types coverage bench docs clean
+
+demo: $(VENV)/.ready  ## train small models, ingest them, compare them, draw the picture
+	$(BIN)/act demo demo
+
+test: $(VENV)/.ready  ## the whole test suite
+	$(BIN)/python -m pytest -q
+
+check: lint types coverage  ## everything that must hold before a commit
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+# mypy reads the built wheel: the folders are not packages under their own names.
+types: $(VENV)/.ready
+	rm -rf build
+	$(BIN)/pip wheel -q . --no-deps -w build/wheel
+	$(BIN)/pip install -q --no-deps --target build/installed build/wheel/*.whl
+	rm -rf build/lib build/bdist.*
+	MYPYPATH=build/installed $(BIN)/mypy $(PACKAGES:%=-p actlas.%)
+
+coverage: $(VENV)/.ready
+	$(BIN)/python -m pytest -q --cov --cov-report=term
+
+bench: $(VENV)/.ready  ## ratios measured side by side; writes docs/benchmarks
+	$(BIN)/python -m tests.bench.compare_all_pairs
+
+docs: $(VENV)/.ready  ## rewrite the generated pages
+	$(BIN)/python -m tests.generate_cli_reference
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("actlas needs Python >= 3.11, this is " + sys.version) if sys.version_info < (3, 11) else 0'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt torch
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[ingest,dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis

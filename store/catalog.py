@@ -1,0 +1,31 @@
+"""catalog.json: what is committed, for readers that cannot list directories. A copy, never the truth."""
+
+from pathlib import Path
+
+from actlas.store.files import file_lock, write_json
+from actlas.store.layout import FORMAT, staging_directory
+from actlas.store.reader import Store
+
+
+def rebuild_catalog(root: Path) -> None:
+    """List the store and write the catalog, again until nothing was committed meanwhile."""
+    with file_lock(staging_directory(root) / "catalog.lock", wait=True, holder="rebuilding the catalog"):
+        store, listed = Store(root), None
+        while listed != (listed := _list_entries(store)):
+            write_json(root / "catalog.json", {"format": FORMAT, "entries": listed})
+
+
+def _list_entries(store: Store) -> list[dict[str, object]]:
+    return [
+        {
+            "path": entry.path.relative_to(store.root).as_posix(),
+            "id": entry.id,
+            "key": entry.key,
+            **entry.manifest.names,
+            "dtype": entry.identity.dtype,
+            "layers": list(entry.layers),
+            "n_examples": entry.n_examples,
+            "n_bytes": entry.manifest.n_bytes,
+        }
+        for entry in store.entries()
+    ]

@@ -1,0 +1,142 @@
+"""Tasks: ordered sets of examples with stable ids, kept as Parquet and named by their content."""
+
+import io
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from actlas.store.digest import json_digest, text_digest
+from actlas.store.errors import Corrupt, Incomplete, InvalidInput
+from actlas.store.files import write_atomically
+from actlas.store.layout import task_directory
+from actlas.store.slug import check_slug
+
+Value = str | int | float | bool | None
+
+REQUIRED = ("example_id", "prompt", "target")
+GROUPING = "source_id"  # the column that says which examples render one source
+
+
+def example_id(task: str, prompt: str, target: str) -> str:
+    """Return the id of an example: 32 hexadecimal digits that depend on task, prompt and target alone."""
+    return text_digest(task, prompt, target)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """An ordered set of distinct examples.
+
+    Attributes
+    ----------
+    slug : str
+        Its name.
+    rows : tuple of dict
+        One mapping an example: ``example_id``, ``prompt``, ``target``, then free columns in sorted order, the same in
+        every row.
+    n_duplicates : int
+        How many exact duplicates were left out when the task was made; not part of its content.
+    """
+
+    slug: str
+    rows: tuple[Mapping[str, Value], ...]
+    n_duplicates: int = 0
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def example_ids(self) -> list[str]:
+        """Ids in task order."""
+        return [str(row["example_id"]) for row in self.rows]
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the canonical content: the slug and every row with all its columns."""
+        return json_digest([self.slug, [dict(row) for row in self.rows]])
+
+    def column(self, name: str) -> list[Value] | None:
+        """Return one column in task order, or None where the task has no such column."""
+        return [row[name] for row in self.rows] if self.rows and name in self.rows[0] else None
+
+
+def make_task(slug: str, examples: Iterable[Mapping[str, Value]]) -> Task:
+    """Build a task from examples that hold ``prompt``, ``target`` and any other columns.
+
+    Exact duplicates (same prompt and target) are kept once, at their first place, and counted. A column that some
+    examples lack is None there.
+
+    Raises
+    ------
+    InvalidInput
+        When the name is no slug, there is no example, or a text cannot be encoded as UTF-8.
+    """
+    check_slug(slug, "task")
+    kept: dict[str, Mapping[str, Value]] = {}
+    total = 0
+    for total, example in enumerate(examples, start=1):
+        try:
+            identity = example_id(slug, str(example["prompt"]), str(example["target"]))
+        except UnicodeEncodeError as error:
+            raise InvalidInput(
+                f"task {slug}, example {total}: its text is not valid Unicode ({error.reason})"
+            ) from error
+        kept.setdefault(identity, example)
+    if not kept:
+        raise InvalidInput(f"task {slug}: expected at least one example, got none")
+    free = sorted({name for example in kept.values() for name in example} - set(REQUIRED))
+    rows = tuple(
+        {"example_id": identity, "prompt": example["prompt"], "target": example["target"]}
+        | {name: example.get(name) for name in free}
+        for identity, example in kept.items()
+    )
+    return Task(slug=slug, rows=rows, n_duplicates=total - len(rows))
+
+
+def task_path(root: Path, slug: str, digest: str) -> Path:
+    """Return the path of a task's table."""
+    return task_directory(root, slug) / f"{digest[:12]}.parquet"
+
+
+def write_task(root: Path, task: Task) -> None:
+    """Keep a task in the store; it is there already when a table of its digest is."""
+    path = task_path(root, task.slug, task.digest)
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    columns = {name: _arrow_column([row[name] for row in task.rows]) for name in task.rows[0]}
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(columns), buffer, compression="zstd")
+    write_atomically(path, buffer.getvalue())
+
+
+def _arrow_column(values: list[Any]) -> pa.Array:
+    # A column that mixes types has no Arrow type; the task loader makes such columns text.
+    return pa.array(values, type=pa.string()) if all(value is None for value in values) else pa.array(values)
+
+
+def read_task(root: Path, slug: str, digest: str) -> Task:
+    """Read a task and prove that it is the one that was asked for.
+
+    Raises
+    ------
+    Incomplete
+        When its table is missing.
+    Corrupt
+        When the table cannot be read or its content has another digest.
+    """
+    path = task_path(root, slug, digest)
+    if not path.exists():
+        raise Incomplete(f"{path}: the table of task {slug!r} is missing; restore it, or ingest the task again")
+    try:
+        rows = pq.read_table(path).to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise Corrupt(f"{path}: not a readable Parquet file ({error}); restore it, or ingest the task again") from error
+    task = Task(slug=slug, rows=tuple(rows))
+    if task.digest != digest:
+        raise Corrupt(f"{path}: expected a task of digest {digest[:12]}, got {task.digest[:12]}; the file was changed")
+    return task
