@@ -1,0 +1,20 @@
+"""actlas.analyze: compare models from a store, out of core, with error bars. No torch."""
+
+from actlas.analyze.comparison import compare, compare_table
+from actlas.analyze.engine import MEMORY
+from actlas.analyze.figure import curves, plot_curves
+from actlas.analyze.metrics import METRICS, similarity
+from actlas.analyze.results import check_output, to_dataset, write_table
+
+__all__ = [
+    "MEMORY",
+    "METRICS",
+    "check_output",
+    "compare",
+    "compare_table",
+    "curves",
+    "plot_curves",
+    "similarity",
+    "to_dataset",
+    "write_table",
+]

@@ -15,7 +15,7 @@ from actlas.store.dtype import LOGICAL, Array
 from actlas.store.errors import Corrupt, NotFound
 from actlas.store.files import read_json
 from actlas.store.identity import EntryIdentity
-from actlas.store.manifest import Manifest, check_sizes, read_manifest
+from actlas.store.manifest import Manifest, check_file, check_sizes, read_manifest
 from actlas.store.task import Task, read_task
 
 if TYPE_CHECKING:
@@ -93,8 +93,12 @@ class Entry:
     @cached_property
     def _group(self) -> zarr.Group:
         check_sizes(self.path, self._manifest)
+        # Every read follows these metadata; one wrong bit in a chunk shape would read as missing chunks, which is NaN.
+        check_file(self.path, "zarr.json", self._manifest)
         try:
-            return zarr.open_group(LocalStore(self.path, read_only=True), mode="r", zarr_format=3)
+            return zarr.open_group(
+                LocalStore(self.path, read_only=True), mode="r", zarr_format=3, use_consolidated=True
+            )
         except Exception as error:  # whatever zarr makes of damaged metadata
             raise Corrupt(f"{self.path}: its Zarr metadata cannot be read ({error}); run `act verify`") from error
 

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,7 +37,8 @@ def write_atomically(path: Path, data: bytes, *, replace: bool = True) -> None:
     FileExistsError
         When `replace` is false and the path exists, however late another process made it.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Not the process id: two containers on one file system have the same ones.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(data)

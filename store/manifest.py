@@ -84,13 +84,13 @@ def read_manifest(directory: Path) -> Manifest:
     if isinstance(body.get("format"), int) and body["format"] > FORMAT:
         raise InvalidInput(f"{path}: written in store format {body['format']}, this actlas reads up to {FORMAT}")
     checksum = body.pop("checksum", None)
-    if checksum != bytes_digest(canonical_json(body)):
-        raise Corrupt(f"{path}: its checksum does not fit its content; restore the file, or ingest the entry again")
     try:
+        if checksum != bytes_digest(canonical_json(body)):
+            raise Corrupt(f"{path}: its checksum does not fit its content; restore the file, or ingest the entry again")
         identity = EntryIdentity(**body["identity"] | {"layers": tuple(body["identity"]["layers"])})
         manifest = Manifest(names=body["names"], identity=identity, arrays=body["arrays"], files=body["files"])
         fits = (body["id"], body["key"]) == (manifest.id, identity.key)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise Corrupt(f"{path}: not a manifest of format {FORMAT} ({error!r})") from error
     if not fits:
         raise Corrupt(f"{path}: id or key does not follow from its content; ingest the entry again")
@@ -116,6 +116,18 @@ def check_sizes(directory: Path, manifest: Manifest) -> None:
             raise Incomplete(
                 f"{directory / name}: expected {file['size']} bytes, got {size}; restore it, or ingest the entry again"
             )
+
+
+def check_file(directory: Path, name: str, manifest: Manifest) -> None:
+    """Compare one file's bytes with the manifest.
+
+    Raises
+    ------
+    Corrupt
+        When they are others.
+    """
+    if file_digest(directory / name) != manifest.files[name]["xxh3_128"]:
+        raise Corrupt(f"{directory / name}: its bytes are not those that were written; restore it, or run `act verify`")
 
 
 def find_damage(directory: Path, manifest: Manifest) -> Iterator[str]:

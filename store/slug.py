@@ -10,7 +10,7 @@ _SLUG = re.compile(r"[a-z0-9][a-z0-9._-]{0,100}")
 def suggest_slug(text: str) -> str:
     """Return the slug nearest to `text`, e.g. ``Llama 2 (7B)`` -> ``llama-2-7b``."""
     slug = re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-._")[:100]
-    return slug.removesuffix(".json") or "unnamed"
+    return re.sub(r"(\.json)+$", "", slug) or "unnamed"
 
 
 def check_slug(text: str, what: str) -> str:

@@ -73,7 +73,8 @@ def make_task(slug: str, examples: Iterable[Mapping[str, Value]]) -> Task:
     Raises
     ------
     InvalidInput
-        When the name is no slug, there is no example, or a text cannot be encoded as UTF-8.
+        When the name is no slug, there is no example, a text cannot be encoded as UTF-8, a number is not finite, or a
+        column holds values of several types (whole numbers among others become floats).
     """
     check_slug(slug, "task")
     kept: dict[str, Mapping[str, Value]] = {}
@@ -94,7 +95,29 @@ def make_task(slug: str, examples: Iterable[Mapping[str, Value]]) -> Task:
         | {name: example.get(name) for name in free}
         for identity, example in kept.items()
     )
-    return Task(slug=slug, rows=rows, n_duplicates=total - len(rows))
+    task = Task(slug=slug, rows=_with_one_type_a_column(slug, rows), n_duplicates=total - len(rows))
+    try:
+        task.digest  # noqa: B018  what JSON cannot hold is refused now, not after the model has run
+    except ValueError as error:
+        raise InvalidInput(f"task {slug}: a column cannot be kept ({error})") from error
+    return task
+
+
+def _with_one_type_a_column(slug: str, rows: tuple[dict[str, Value], ...]) -> tuple[dict[str, Value], ...]:
+    # Parquet would turn [1, 2.5] into [1.0, 2.5], and the table would then have another digest than the task.
+    for name in rows[0]:
+        types = {type(row[name]) for row in rows} - {type(None)}
+        if types == {int, float}:
+            rows = tuple(row | {name: None if (value := row[name]) is None else float(value)} for row in rows)
+        elif len(types) > 1 or not types <= {str, int, float, bool}:
+            found = ", ".join(sorted(kind.__name__ for kind in types))
+            raise InvalidInput(
+                f"task {slug}, column {name!r}: expected texts, whole numbers, numbers or booleans, and one of them "
+                f"throughout; got {found}"
+            )
+        if types == {int} and any(row[name] is not None and abs(int(row[name])) >> 63 for row in rows):
+            raise InvalidInput(f"task {slug}, column {name!r}: expected numbers of at most 63 bits; make them text")
+    return rows
 
 
 def task_path(root: Path, slug: str, digest: str) -> Path:

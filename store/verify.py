@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from actlas.store.entry import Entry
-from actlas.store.errors import ActError
+from actlas.store.errors import ActError, NotFound, near_misses
+from actlas.store.layout import model_directory
 from actlas.store.manifest import find_damage
 from actlas.store.model import read_model
 from actlas.store.reader import Store
@@ -38,8 +39,16 @@ def verify(store: Store, *, model: str | None = None) -> Iterator[Verified]:
         The store.
     model : str, optional
         Only this model's entries.
+
+    Raises
+    ------
+    NotFound
+        When there is no such model.
     """
-    for path in store._entry_paths(model):
+    if model is not None and not model_directory(store.root, model).is_dir():
+        raise NotFound(f"{store.root}: no model {model!r}; {near_misses(model, store.models())}")
+    # Not by manifest, as readers look: a directory that lost its manifest must be named.
+    for path in sorted(path for path in (store.root / "models").glob(f"{model or '*'}/*/*") if path.is_dir()):
         name = path.relative_to(store.root).as_posix()
         try:
             entry = Entry(store.root, path)

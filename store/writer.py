@@ -16,7 +16,7 @@ from zarr.storage import LocalStore
 from actlas.store.arrays import create_hidden_array, write_small_array
 from actlas.store.catalog import rebuild_catalog
 from actlas.store.digest import LEAF_ROWS, join_leaves, leaf_digests
-from actlas.store.dtype import Array, to_stored
+from actlas.store.dtype import Array, check_dtype, to_stored
 from actlas.store.entry import Entry
 from actlas.store.errors import AlreadyExists, InvalidInput
 from actlas.store.files import file_lock, fsync_path, remove_write_permission, write_json
@@ -71,6 +71,10 @@ class EntryWriter:
 
     def __init__(self, directory: Path, spec: EntrySpec) -> None:
         self._directory, self._spec = directory, spec
+        check_dtype(spec.identity.dtype)
+        counts = {"task": len(spec.task), "token_digests": len(spec.token_digests), "n_tokens": len(spec.n_tokens)}
+        if len(set(counts.values())) != 1:
+            raise InvalidInput(f"entry of {spec.names}: expected one value an example everywhere, got {counts}")
         self._group = zarr.create_group(LocalStore(directory), zarr_format=3)
         identity, model, n_examples = spec.identity, spec.model, len(spec.task)
         shapes: dict[str, tuple[int, ...]] = {"hidden_states": (len(identity.layers), n_examples, model.width)}
@@ -104,12 +108,16 @@ class EntryWriter:
         blocks = {"hidden_states": hidden_states} | ({} if final_norm is None else {"final_norm": final_norm})
         if blocks.keys() != self._arrays.keys():
             raise InvalidInput(f"superblock: expected the arrays {list(self._arrays)}, got {list(blocks)}")
-        for name, block in blocks.items():
+        if rows.start == rows.stop:
+            raise InvalidInput(f"superblock: all {self.n_written} examples are written already")
+        stored = {}
+        for name, block in blocks.items():  # all are checked before one is written: a caller may correct and repeat
             *leading, _, width = self._arrays[name].shape
             expected = (*leading, rows.stop - rows.start, width)
             if block.shape != expected:
                 raise InvalidInput(f"superblock of {name}: expected shape {expected}, got {block.shape}")
-            bits = to_stored(block, self._spec.identity.dtype)
+            stored[name] = to_stored(block, self._spec.identity.dtype)
+        for name, bits in stored.items():
             self._arrays[name][..., rows, :] = bits
             self._leaves[name] += leaf_digests(bits)
         self._statistics.append(block_statistics(hidden_states))
@@ -247,6 +255,11 @@ class StoreWriter:
         -------
         Entry
             The committed entry; another process's, where one with the same key came first.
+
+        Raises
+        ------
+        AlreadyExists
+            When something that is not this entry stands in its place.
         """
         writer.finish(provenance)
         spec = writer._spec
@@ -258,10 +271,10 @@ class StoreWriter:
         ensure_group(final.parent)
         try:
             writer._directory.rename(final)
-        except OSError:
+        except OSError as error:
             # Another process was first, or NFS lost the answer to a rename that worked: what is there decides.
             if self.find(spec) is None:
-                raise
+                raise AlreadyExists(f"{final}: cannot be put there ({error.strerror}); move away what is") from error
         fsync_path(final.parent)
         for path in [*final.rglob("*"), final]:
             if path.is_dir():

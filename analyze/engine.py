@@ -1,0 +1,229 @@
+"""One pass over one row set: all representations of a task, tile by tile, scheduled by Dask."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import dask
+import numpy as np
+import numpy.typing as npt
+from dask.system import CPU_COUNT
+from threadpoolctl import threadpool_limits
+
+from actlas.analyze.hsic import Float64, PairSums, TileSums, UTile, tile_sums, u_tile, with_group_sums
+from actlas.analyze.representation import Representation, Rows
+from actlas.analyze.tiling import Batch, Tiling, batches, plan_pass
+
+MEMORY = 4 << 30  # the default budget in bytes
+
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PassResult:
+    """Sums of one pass.
+
+    Attributes
+    ----------
+    norms : list of (n,) float64
+        For each representation k, the squared norms of its scaled, centred rows, in processed order.
+    within : list of (n_groups,) float64
+        For each representation the sum of P inside each group.
+    pairs : mapping of (a, b), a <= b, to PairSums
+        The pairs that were asked for, and every representation with itself.
+    """
+
+    norms: list[Float64]
+    within: list[Float64]
+    pairs: Mapping[Pair, PairSums]
+
+
+@dataclass(frozen=True, eq=False)
+class _Side:
+    """One representation's rows of a row set, with what makes centred rows of them."""
+
+    source: Representation
+    rows: Rows  # in processed order
+    mean: Float64
+    scale: float
+    dtype: np.dtype[Any]
+
+    def read(self, tiling: Tiling, tiles: Sequence[int]) -> dict[int, npt.NDArray[Any]]:
+        """Read the rows of some tiles once and centre them; keeps no copy of the whole."""
+        wanted = np.concatenate([self.rows[tiling.rows(tile)] for tile in tiles])
+        stored = self.source.read(wanted)
+        centred, start = {}, 0
+        for tile in tiles:
+            stop = start + len(self.rows[tiling.rows(tile)])
+            exact = stored[start:stop].astype(np.float64)
+            exact -= self.mean
+            exact *= self.scale
+            centred[tile], start = exact.astype(self.dtype, copy=False), stop
+        return centred
+
+
+@dataclass(frozen=True, eq=False)
+class _Tiles:
+    """One representation's tiles of one batch."""
+
+    norms: Float64
+    tiles: list[UTile]
+
+
+def run_pass(
+    sources: Sequence[Representation],
+    rows: Sequence[Rows],
+    pairs: Sequence[Pair],
+    tiling: Tiling,
+    *,
+    memory: int = MEMORY,
+    dtype: npt.DTypeLike = np.float32,
+) -> PassResult:
+    """Compute the sums from which CKA and its jackknife follow, for many pairs in one pass over the rows.
+
+    Parameters
+    ----------
+    sources : sequence of Representation
+        What is compared.
+    rows : sequence of (n,) int
+        For each source where the row set's examples stand in it, in row-set order.
+    pairs : sequence of (int, int)
+        Pairs of sources, smaller number first.
+    tiling : Tiling
+        How the row set is cut.
+    memory : int
+        Budget in bytes.
+    dtype : float32 or float64
+        What products are computed in; sums across tiles are float64.
+
+    Raises
+    ------
+    MemoryBudget
+        When one pair of tiles does not fit.
+    Corrupt
+        When stored rows cannot be read.
+    """
+    compute = np.dtype(dtype)
+    wanted = sorted({*pairs, *((r, r) for r in range(len(sources)))})
+    plan = plan_pass(
+        tiling,
+        widths=[source.width for source in sources],
+        n_pairs=len(wanted),
+        itemsize=max(source.itemsize for source in sources),
+        compute_itemsize=compute.itemsize,
+        workers=CPU_COUNT,
+        memory=memory,
+    )
+    sides = [
+        dask.delayed(_side)(source, source_rows[tiling.order], compute)
+        for source, source_rows in zip(sources, rows, strict=True)
+    ]
+    one_batch = plan.side >= tiling.n_tiles
+    norms = [None] * len(sides) if one_batch else _compute([dask.delayed(_norms)(side, tiling) for side in sides])
+    sums = _Sums(tiling, len(sources), wanted)
+    for batch in batches(tiling.n_tiles, plan.side):
+        tiles = [dask.delayed(_batch_tiles)(side, tiling, batch, norm) for side, norm in zip(sides, norms, strict=True)]
+        summed = [
+            dask.delayed(_sum_pairs)(tiles, index, wanted, tiling, tile_pair)
+            for index, tile_pair in enumerate(batch.pairs)
+        ]
+        found, results = _compute([[dask.delayed(_norms_of)(t) for t in tiles], summed])
+        norms = found if one_batch else norms
+        for tile_pair, (within, pair_sums) in zip(batch.pairs, results, strict=True):
+            sums.add(tile_pair, within, pair_sums)
+    return PassResult(norms=norms, within=sums.within, pairs=sums.result())
+
+
+def _compute(graph: Any) -> Any:
+    # One BLAS thread for each of Dask's: two pools on the same cores take 1.5 times as long.
+    with threadpool_limits(limits=1, user_api="blas"):
+        return dask.compute(graph, scheduler="threads")[0]
+
+
+def _side(source: Representation, rows: Rows, dtype: np.dtype[Any]) -> _Side:
+    # Scaling by a power of two is exact and keeps float32 products far from overflow and underflow.
+    largest = source.largest(rows)
+    scale = 2.0 ** -np.ceil(np.log2(largest)) if largest > 0 else 1.0
+    return _Side(source, rows, source.mean(rows), float(scale), dtype)
+
+
+def _squared_norms(centred: Mapping[int, npt.NDArray[Any]]) -> Float64:
+    return np.concatenate([np.einsum("ij,ij->i", X, X, dtype=np.float64) for _, X in sorted(centred.items())])
+
+
+def _norms(side: _Side, tiling: Tiling) -> Float64:
+    return np.concatenate([_squared_norms(side.read(tiling, [tile])) for tile in range(tiling.n_tiles)])
+
+
+def _batch_tiles(side: _Side, tiling: Tiling, batch: Batch, norms: Float64 | None) -> _Tiles:
+    centred = side.read(tiling, batch.tiles)
+    k = _squared_norms(centred) if norms is None else norms
+    k_sum = float(k.sum())
+    tiles = []
+    for i, j in batch.pairs:
+        k_i, k_j = k[tiling.rows(i)], k[tiling.rows(j)]
+        P = u_tile(centred[i], centred[j], k_i, k_j, k_sum, tiling.n_rows, diagonal=i == j)
+        if tiling.is_grouped:
+            Z_i, Z_j = _membership(tiling, i, P.dtype), _membership(tiling, j, P.dtype)
+            tiles.append(with_group_sums(P, Z_i, Z_j, diagonal=i == j))
+        else:
+            tiles.append(UTile(values=P))
+    return _Tiles(k, tiles)
+
+
+def _norms_of(tiles: _Tiles) -> Float64:
+    return tiles.norms
+
+
+def _membership(tiling: Tiling, tile: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    groups = tiling.groups(tile)
+    of_row = tiling.group_of_row[tiling.rows(tile)] - groups.start
+    return np.eye(groups.stop - groups.start, dtype=dtype)[of_row]
+
+
+def _sum_pairs(
+    held: Sequence[_Tiles], index: int, pairs: Sequence[Pair], tiling: Tiling, tile_pair: Pair
+) -> tuple[list[Any], list[TileSums]]:
+    (i, j), tiles = tile_pair, [one.tiles[index] for one in held]
+    Z_i = _membership(tiling, i, tiles[0].values.dtype) if tiling.is_grouped else None
+    sums = [tile_sums(tiles[a], tiles[b], Z_i, diagonal=i == j) for a, b in pairs]
+    return [tile.within for tile in tiles], sums
+
+
+@dataclass(eq=False)
+class _Sums:
+    """Sums over the tiles so far, in float64 and in the order of the tiles."""
+
+    tiling: Tiling
+    n_sources: int
+    pairs: Sequence[Pair]
+    within: list[Float64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        n, g = self.tiling.n_rows, self.tiling.n_groups
+        self.within = [np.zeros(g) for _ in range(self.n_sources)]
+        self._rows = np.zeros((len(self.pairs), n))
+        self._cross = np.zeros((len(self.pairs), g)) if self.tiling.is_grouped else self._rows
+        self._inside = np.zeros((len(self.pairs), g if self.tiling.is_grouped else 1))
+
+    def add(self, tile_pair: Pair, within: Sequence[Any], sums: Sequence[TileSums]) -> None:
+        i, j = tile_pair
+        for total, part in zip(self.within, within, strict=True):
+            if part is not None:
+                total[self.tiling.groups(i)] += part
+        for index, part in enumerate(sums):
+            self._rows[index, self.tiling.rows(i)] += part.rows_i
+            if part.rows_j is not None:
+                self._rows[index, self.tiling.rows(j)] += part.rows_j
+            if part.cross_i is not None:
+                self._cross[index, self.tiling.groups(i)] += part.cross_i
+            if part.cross_j is not None:
+                self._cross[index, self.tiling.groups(j)] += part.cross_j
+            if part.within_i is not None:
+                self._inside[index, self.tiling.groups(i)] += part.within_i
+
+    def result(self) -> dict[Pair, PairSums]:
+        return {
+            pair: PairSums(rows=self._rows[index], cross=self._cross[index], within=self._inside[index])
+            for index, pair in enumerate(self.pairs)
+        }

@@ -1,0 +1,88 @@
+"""Results: the long table as labelled arrays and as files."""
+
+import os
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+import xarray as xr
+
+from actlas.store import InvalidInput
+
+LONG_NAMES = {
+    "cka": "debiased linear CKA (Song et al. 2012)",
+    "cka_se": "jackknife standard error of cka, over groups of rows",
+    "cka_biased": "biased linear CKA (Kornblith et al. 2019)",
+    "null_mean": "mean of cka_biased over all permutations of rows",
+    "n": "examples compared",
+    "groups": "independent groups of examples (source_id), n where none are known",
+    "dropped": "shared examples left out because a value is not finite",
+    "unmatched": "examples that only one of the models has",
+    "p": "features of model_a",
+    "q": "features of model_b",
+    "participation_a": "participation ratio tr(K)^2/|K|^2 of model_a",
+    "participation_b": "participation ratio tr(K)^2/|K|^2 of model_b",
+}
+
+
+def to_dataset(table: pd.DataFrame, layers: str) -> xr.Dataset:
+    """Return the long table as a Dataset with dimensions pair, task and layer, or layer_a and layer_b.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        As `compare_table` returns it.
+    layers : {"matched", "all"}
+        Which layers were paired.
+    """
+    frame = table.assign(pair=table["model_a"] + "|" + table["model_b"])
+    axes = ["layer_a", "layer_b"]
+    if layers == "matched":
+        frame, axes = frame.rename(columns={"layer_a": "layer"}).drop(columns="layer_b"), ["layer"]
+    models = frame.drop_duplicates("pair").set_index("pair")[["model_a", "model_b"]].sort_index()
+    dataset = frame.drop(columns=["model_a", "model_b"]).set_index(["pair", "task", *axes]).to_xarray()
+    dataset = dataset.assign_coords({name: ("pair", models[name].to_numpy(object)) for name in models})
+    for name, long_name in LONG_NAMES.items():
+        dataset[name].attrs = {"long_name": long_name, "units": "1"}
+    dataset.attrs = {"layers": layers, "actlas_version": version("actlas")}
+    return dataset
+
+
+def check_output(path: Path, suffixes: tuple[str, ...]) -> None:
+    """Find out, before any work, whether a file can be written.
+
+    Raises
+    ------
+    InvalidInput
+        For another ending, a missing directory, or one that cannot be written to.
+    """
+    if path.suffix not in suffixes:
+        raise InvalidInput(f"{path}: expected a name ending in {' or '.join(suffixes)}")
+    if path.is_dir():
+        raise InvalidInput(f"{path}: is a directory, expected a file name")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+        if path.exists():
+            path.open("ab").close()
+    except OSError as error:
+        raise InvalidInput(f"{path}: cannot be written ({error.strerror}); choose another path") from error
+
+
+def replace_file(path: Path) -> Path:
+    """Return a temporary path beside `path`, with the same ending, from which `os.replace` finishes the write."""
+    return path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write the long table as Parquet or CSV, by the path's ending; the file is whole or not there."""
+    temporary = replace_file(path)
+    try:
+        if path.suffix == ".parquet":
+            table.to_parquet(temporary, index=False)
+        else:
+            table.to_csv(temporary, index=False)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,163 @@
+"""Row sets: which examples a pair of representations is compared on. A pair's rows depend on that pair alone."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from actlas.analyze.representation import Rows, StoredRepresentation
+from actlas.store import GROUPING, Entry, InvalidInput, Mismatch, Task
+
+MIN_SHARED = 4
+MAX_LOST_SHARE = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class RowSet:
+    """The rows of one pair of representations.
+
+    Attributes
+    ----------
+    ids : sequence of str
+        Their example ids, in order.
+    rows_a, rows_b : (n,) int
+        Where they stand in each entry.
+    groups : sequence of length n
+        The group of each row; distinct where rows are independent.
+    n_dropped : int
+        Shared examples left out because a value is not finite on either side.
+    """
+
+    ids: Sequence[str]
+    rows_a: Rows
+    rows_b: Rows
+    groups: Sequence[object]
+    n_dropped: int
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of ids and groups: pairs of one digest share a pass."""
+        return hashlib.sha256("".join([*self.ids, *map(str, self.groups)]).encode()).hexdigest()
+
+    @cached_property
+    def n_groups(self) -> int:
+        """Number of independent groups."""
+        return len(set(self.groups))
+
+    @property
+    def loses_too_much(self) -> bool:
+        """Whether over a tenth of the shared rows, or all but three, are not finite."""
+        n_shared = len(self.ids) + self.n_dropped
+        return self.n_dropped > MAX_LOST_SHARE * n_shared or len(self.ids) < MIN_SHARED
+
+
+@dataclass(frozen=True, eq=False)
+class Join:
+    """The examples that two entries share, in the order of the first.
+
+    Attributes
+    ----------
+    a, b : Entry
+        The entries.
+    ids : list of str
+        Shared example ids.
+    rows_a, rows_b : (n_shared,) int
+        Where they stand in each entry.
+    """
+
+    a: Entry
+    b: Entry
+    ids: list[str]
+    rows_a: Rows
+    rows_b: Rows
+    _row_sets: dict[bytes, RowSet] = field(default_factory=dict)
+
+    @property
+    def n_unmatched(self) -> int:
+        """Examples that only one of the entries has."""
+        return self.a.n_examples + self.b.n_examples - 2 * len(self.ids)
+
+    @property
+    def has_equal_plans(self) -> bool:
+        """Whether both were computed in the same batches."""
+        return self.a.identity.plan_digest == self.b.identity.plan_digest
+
+    @cached_property
+    def groups(self) -> list[object] | None:
+        """The source of every shared example, or None where the task does not say.
+
+        An example without a source stands alone.
+        """
+        sources = _sources(self.a.read_task())
+        if sources is None:
+            return None
+        return [sources.get(example) or (example,) for example in self.ids]
+
+    def row_set(self, a: StoredRepresentation, b: StoredRepresentation) -> RowSet:
+        """Return the shared rows that are finite in both representations; nothing is read but stored counts."""
+        finite = ~(a.nonfinite()[self.rows_a] | b.nonfinite()[self.rows_b])
+        if finite.tobytes() not in self._row_sets:
+            self._row_sets[finite.tobytes()] = self._rows_where(finite)
+        return self._row_sets[finite.tobytes()]
+
+    def _rows_where(self, finite: npt.NDArray[np.bool_]) -> RowSet:
+        kept = np.flatnonzero(finite)
+        ids = [self.ids[index] for index in kept]
+        groups = ids if self.groups is None else [self.groups[index] for index in kept]
+        return RowSet(ids, self.rows_a[kept], self.rows_b[kept], groups, len(self.ids) - len(kept))
+
+
+def _sources(task: Task) -> dict[str, object] | None:
+    column = task.column(GROUPING)
+    return None if column is None else dict(zip(task.example_ids, column, strict=True))
+
+
+def join(a: Entry, b: Entry) -> Join:
+    """Join two entries of one task by example id.
+
+    Raises
+    ------
+    InvalidInput
+        When they share fewer than 4 examples.
+    Mismatch
+        When one tokenizer and rendering gave different tokens for the same example.
+    """
+    where_b = {example: row for row, example in enumerate(b.example_ids)}
+    shared = [(example, row, where_b[example]) for row, example in enumerate(a.example_ids) if example in where_b]
+    if len(shared) < MIN_SHARED:
+        raise InvalidInput(
+            f"task {a.task!r}: {a.model} and {b.model} share {len(shared)} examples, expected at least {MIN_SHARED}; "
+            f"they have {a.n_examples} and {b.n_examples}; ingest both from the same tasks file, or leave the task out "
+            "with --tasks"
+        )
+    joined = Join(
+        a,
+        b,
+        [example for example, _, _ in shared],
+        np.array([row for _, row, _ in shared], np.intp),
+        np.array([row for _, _, row in shared], np.intp),
+    )
+    _check_tokens(joined)
+    return joined
+
+
+def _check_tokens(joined: Join) -> None:
+    a, b = joined.a, joined.b
+    one = (a.identity.tokenizer_digest, a.identity.rendering_digest)
+    if one != (b.identity.tokenizer_digest, b.identity.rendering_digest):
+        return  # another tokenizer or rendering: other tokens are what was asked for
+    digests_a, digests_b = a.token_digests, b.token_digests
+    differing = [
+        example
+        for example, row_a, row_b in zip(joined.ids, joined.rows_a, joined.rows_b, strict=True)
+        if digests_a[row_a] != digests_b[row_b]
+    ]
+    if differing:
+        raise Mismatch(
+            f"task {a.task!r}: {a.model} and {b.model} saw different tokens for {len(differing)} of {len(joined.ids)} "
+            f"shared examples (first: {differing[0]}) under one tokenizer and rendering; ingest the older entry again "
+            f"({a.path}, {b.path})"
+        )
