@@ -119,7 +119,9 @@ def run_pass(
         for source, source_rows in zip(sources, rows, strict=True)
     ]
     one_batch = plan.side >= tiling.n_tiles
-    norms = [None] * len(sides) if one_batch else _compute([dask.delayed(_norms)(side, tiling) for side in sides])
+    norms: list[Any] = (
+        [None] * len(sides) if one_batch else _compute([dask.delayed(_norms)(side, tiling) for side in sides])
+    )
     sums = _Sums(tiling, len(sources), wanted)
     for batch in batches(tiling.n_tiles, plan.side):
         tiles = [dask.delayed(_batch_tiles)(side, tiling, batch, norm) for side, norm in zip(sides, norms, strict=True)]
@@ -178,7 +180,7 @@ def _norms_of(tiles: _Tiles) -> Float64:
 def _membership(tiling: Tiling, tile: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     groups = tiling.groups(tile)
     of_row = tiling.group_of_row[tiling.rows(tile)] - groups.start
-    return np.eye(groups.stop - groups.start, dtype=dtype)[of_row]
+    return np.asarray(np.eye(groups.stop - groups.start, dtype=dtype)[of_row])
 
 
 def _sum_pairs(

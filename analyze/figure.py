@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -35,7 +36,7 @@ def curves(table: pd.DataFrame, label: pd.Series, metric: str = "cka") -> pd.Dat
     grouped = table[metric.replace("-", "_")].groupby(
         [label.rename("label"), table["layer_a"].rename("layer")], sort=False
     )
-    quartiles = grouped.quantile([0.25, 0.5, 0.75]).unstack()
+    quartiles = grouped.quantile(np.array([0.25, 0.5, 0.75])).unstack()
     quartiles.columns = pd.Index(["low", "median", "high"])
     return quartiles.assign(tasks=grouped.count())
 

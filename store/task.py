@@ -115,7 +115,7 @@ def _with_one_type_a_column(slug: str, rows: tuple[dict[str, Value], ...]) -> tu
                 f"task {slug}, column {name!r}: expected texts, whole numbers, numbers or booleans, and one of them "
                 f"throughout; got {found}"
             )
-        if types == {int} and any(row[name] is not None and abs(int(row[name])) >> 63 for row in rows):
+        if types == {int} and any(isinstance(value := row[name], int) and abs(value) >> 63 for row in rows):
             raise InvalidInput(f"task {slug}, column {name!r}: expected numbers of at most 63 bits; make them text")
     return rows
 

@@ -127,8 +127,9 @@ def write_page(matched: float, every: float, paper: float, n_pairs: int, differe
     text = f"""# Comparing all layers of two models
 
 Measured by `make bench` in one run: {MODELS} models x {LAYERS} layers x 1 task, n = {N:,}, p = {P:,}, float16, on
-{len(os.sched_getaffinity(0))} {platform.machine()} cores, Python {platform.python_version()}, NumPy {np.__version__}. Times of actlas are medians of {REPEATS} calls from the compressed store, imports left out; every cell
-has debiased and biased CKA with its jackknife standard error.
+{len(os.sched_getaffinity(0))} {platform.machine()} cores, Python {platform.python_version()}, NumPy {np.__version__}.
+Times of actlas are medians of {REPEATS} calls from the compressed store, imports left out; every cell has debiased and
+biased CKA with its jackknife standard error.
 
 | what | pairs | seconds | ratio |
 |---|---:|---:|---|

@@ -1,5 +1,6 @@
 """What goes in comes out, bit for bit, by every way of reading."""
 
+import math
 import tempfile
 import warnings
 from pathlib import Path
@@ -43,8 +44,9 @@ def test_any_bits_of_any_shape_come_back(data: st.DataObject):
     layers = tuple(sorted(data.draw(st.sets(st.integers(0, 40), min_size=1, max_size=4))))
     spec = tiny_spec(model=tiny_model(width=width, norm_width=None), task=tiny_task(n), dtype=dtype, layers=layers)
     shape = (len(layers), n, width)
-    raw = data.draw(st.binary(min_size=np.prod(shape) * BITS[dtype].itemsize, max_size=np.prod(shape) * 4))
-    values = np.frombuffer(raw, BITS[dtype], count=int(np.prod(shape))).reshape(shape).view(REAL[dtype])
+    n_bytes = math.prod(shape) * BITS[dtype].itemsize
+    raw = data.draw(st.binary(min_size=n_bytes, max_size=n_bytes))
+    values = np.frombuffer(raw, BITS[dtype]).reshape(shape).view(REAL[dtype])
     with tempfile.TemporaryDirectory() as directory:
         entry = write_tiny(create_store(Path(directory) / "lab.act"), spec, (values, None))
         assert same_bits(entry.hidden_states[...], values)
@@ -76,7 +78,6 @@ def test_the_arrays_index_like_numpy_and_refuse_what_does_not_fit(written):
     assert repr(stored).endswith("shape=(3, 300, 8) dtype=bfloat16>")
     assert same_bits(stored[-1, -2], hidden_states[-1, -2])
     assert same_bits(stored[[2, 0], [5, 3, 5]], hidden_states[np.ix_([2, 0], [5, 3, 5])])
-    assert np.asarray(stored, dtype="f8").dtype == np.float64
     for index in ((3,), (0, [300]), (0, slice(None, None, -1)), (0, 0, 0, 0), (None,)):
         with pytest.raises(IndexError, match=r"out of bounds|unsupported|step|too many"):
             stored[index]
@@ -118,14 +119,13 @@ def test_dask_takes_a_stored_array_as_it_is(written):
 
 def test_statistics_are_those_of_the_values_that_were_written(store: StoreWriter):
     values = np.array([[[1, -3], [np.nan, 2], [5, np.inf], [-7, 1]], [[np.nan, np.nan]] * 4], "f4")
-    spec = tiny_spec(
-        model=tiny_model(width=2, norm_width=None), task=tiny_task(4), dtype="float32", layers=(0, 2)
-    )
+    spec = tiny_spec(model=tiny_model(width=2, norm_width=None), task=tiny_task(4), dtype="float32", layers=(0, 2))
     entry = write_tiny(store, spec, (values, None))
     assert entry.nonfinite.tolist() == [[0, 1, 1, 0], [2, 2, 2, 2]]
     assert entry.max_abs.tolist() == [[3, 2, 5, 7], [0, 0, 0, 0]]
     assert entry.mean[0].tolist() == [-3, -1]
     assert np.isnan(entry.mean[1]).all()
+    assert np.asarray(entry.hidden_states, dtype="f8").dtype == np.float64
     assert (entry.nonfinite.dtype, entry.max_abs.dtype, entry.mean.dtype) == (np.uint32, np.float32, np.float64)
 
 

@@ -1,0 +1,125 @@
+"""act compare."""
+
+from pathlib import Path
+
+import click
+import pandas as pd
+from dask.utils import parse_bytes
+from rich.console import Console
+
+from actlas.analyze import MEMORY, check_output, compare_table, curves, plot_curves, write_table
+from actlas.cli.display import print_json, print_table
+from actlas.store import InvalidInput, open_store
+
+_MANY_ROWS = 150  # a longer table is summed up by layer; --out has every row
+
+
+@click.command()
+@click.argument("store", type=click.Path())
+@click.argument("models", nargs=-1, required=True, metavar="MODEL[:RENDERING]...")
+@click.option("--tasks", multiple=True, help="Task or glob pattern; repeat; all by default.")
+@click.option(
+    "--layers",
+    type=click.Choice(["matched", "all"]),
+    default="matched",
+    show_default=True,
+    help="Each layer with the same layer of the other model, or every pair of layers.",
+)
+@click.option("--memory", default=f"{MEMORY >> 30}GiB", show_default=True, help="Memory that the computation may use.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write every row to FILE.parquet or FILE.csv.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw CKA by layer to FILE.png or FILE.svg.")
+@click.option("--json", "as_json", is_flag=True, help="Print every row as JSON.")
+def compare(
+    store: str,
+    models: tuple[str, ...],
+    tasks: tuple[str, ...],
+    layers: str,
+    memory: str,
+    out: Path | None,
+    plot: Path | None,
+    as_json: bool,
+) -> None:
+    """Compare models of STORE by linear CKA on every task that they share, layer by layer.
+
+    Gives debiased CKA with its jackknife standard error (over source_id where the task has one), the paper's biased CKA
+    with the mean that unrelated representations would have, and the number of examples and independent groups.
+
+    \b
+    Example:
+      act compare lab.act llama tuned
+      act compare lab.act llama tuned --tasks 'anli_*' --out cka.parquet --plot cka.png
+    """
+    if out is not None:
+        check_output(out, (".parquet", ".csv"))
+    if plot is not None:
+        check_output(plot, (".png", ".svg"))
+        if layers != "matched":
+            raise InvalidInput("--plot draws curves by layer; it needs --layers matched")
+    budget = _bytes(memory)
+    console = Console(stderr=True)
+    with console.status("compare") as status:
+        table = compare_table(
+            open_store(store),
+            models,
+            tasks=tasks or None,
+            layers=layers,  # type: ignore[arg-type]
+            memory=budget,
+            progress=lambda done, total, task: status.update(f"compare: pass {done + 1} of {total}, task {task}"),
+        )
+    if out is not None:
+        write_table(table, out)
+    if plot is not None:
+        plot_curves(table, plot)
+    if as_json:
+        print_json(table.astype(object).where(table.notna(), None).to_dict("records"))
+    else:
+        print_comparison(table)
+
+
+def _bytes(text: str) -> int:
+    try:
+        value = int(parse_bytes(text))
+    except ValueError as error:
+        raise InvalidInput(f"--memory {text!r}: expected a size such as 4GiB or 500MB") from error
+    if value <= 0:
+        raise InvalidInput(f"--memory {text!r}: expected a size above zero")
+    return value
+
+
+def print_comparison(table: pd.DataFrame) -> None:
+    """Print every row, or for a long table the median and quartiles over tasks."""
+    label = table["model_a"] + " and " + table["model_b"]
+    if len(table) > _MANY_ROWS and (table["layer_a"] == table["layer_b"]).all():
+        rows = [
+            (name, layer, f"{row.median:.4f}", f"{row.low:.4f}", f"{row.high:.4f}", int(row.tasks))
+            for (name, layer), row in zip(*_summary(table, label), strict=True)
+        ]
+        print_table(
+            ["models", "layer", "median cka", "quartile 1", "quartile 3", "tasks"], rows, right=["layer", "tasks"]
+        )
+        click.echo(f"{len(table)} rows, summed up over tasks; --out FILE.parquet writes them all", err=True)
+        return
+    shown = {
+        "task": table["task"],
+        "models": label,
+        "layer": _layers(table),
+        "cka": table["cka"].map("{:.4f}".format),
+        "se": table["cka_se"].map("{:.4f}".format),
+        "biased": table["cka_biased"].map("{:.4f}".format),
+        "null": table["null_mean"].map("{:.4f}".format),
+        "n": table["n"],
+        "groups": table["groups"],
+        "dropped": table["dropped"],
+        "remarks": (table["flags"] + "; " + table["reason"]).str.strip("; "),
+    }
+    print_table(list(shown), zip(*shown.values(), strict=True), right=["layer", "n", "groups", "dropped"])
+
+
+def _summary(table: pd.DataFrame, label: "pd.Series[str]") -> tuple[list[tuple[str, int]], list[pd.Series]]:
+    summary = curves(table, label)
+    return list(summary.index), [row for _, row in summary.iterrows()]
+
+
+def _layers(table: pd.DataFrame) -> "pd.Series[str]":
+    a, b = table["layer_a"].astype(str), table["layer_b"].astype(str)
+    return a.where(a == b, a + "-" + b)

@@ -1,0 +1,46 @@
+"""Tables and numbers for people."""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import click
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+_PIPED_WIDTH = 240  # wide enough that no cell is cut when nobody looks
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Iterable[str] = ()) -> None:
+    """Print a table on stdout; columns named in `right` are aligned right."""
+    width = None if sys.stdout.isatty() else _PIPED_WIDTH
+    table, aligned = Table(box=box.SIMPLE_HEAD, pad_edge=False), set(right)
+    for column in columns:
+        table.add_column(column, justify="right" if column in aligned else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*map(str, row))
+    Console(file=sys.stdout, width=width, highlight=False).print(table)
+
+
+def print_json(value: Any) -> None:
+    """Print a JSON document on stdout."""
+    click.echo(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def bytes_text(n_bytes: float) -> str:
+    """Return a number of bytes as people write it."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if n_bytes < 1024 or unit == "GiB":
+            return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1024
+    raise AssertionError
+
+
+def seconds_text(seconds: float) -> str:
+    """Return a duration as people say it."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,121 @@
+"""act ingest."""
+
+import dataclasses
+
+import click
+
+from actlas.cli.display import print_json, print_table
+from actlas.cli.progress import IngestDisplay
+from actlas.ingest import RENDERINGS, Checkpoint, Fields, Options, Report, load_tasks
+from actlas.ingest import ingest as run_ingest
+from actlas.store import Entry, InvalidInput
+
+
+def _fields(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> Fields:
+    names = dict(value.split("=", 1) for value in values if "=" in value)
+    if len(names) != len(values) or not all(names.values()):
+        raise click.BadParameter("expected NAME=FIELD, each name once, e.g. prompt=question")
+    return Fields(names)
+
+
+@click.command()
+@click.argument("store", type=click.Path())
+@click.option("--model", required=True, help="Base checkpoint: a directory, or a hub name in the local cache.")
+@click.option("--revision", help="Revision of a hub name.")
+@click.option("--adapter", "adapters", multiple=True, help="LoRA adapter to put under the base; repeat for several.")
+@click.option("--name", "names", multiple=True, help="Name in the store; once for each checkpoint, in order.")
+@click.option("--trained-on", multiple=True, help="Task that the checkpoint was tuned on; one makes it a control.")
+@click.option("--all-tasks", is_flag=True, help="Ingest a control on all tasks, not on its own alone.")
+@click.option("--tasks", "sources", multiple=True, required=True, help="Tasks: FILE, DIRECTORY or NAME=FILE; repeat.")
+@click.option(
+    "--field", "fields", multiple=True, callback=_fields, help="NAME=FIELD: which field is prompt, target, ..."
+)
+@click.option(
+    "--render",
+    "renderings",
+    multiple=True,
+    type=click.Choice(RENDERINGS),
+    default=("raw",),
+    show_default=True,
+    help="How prompts become tokens: as they are, or as a chat turn.",
+)
+@click.option("--layers", help="Layers to keep, e.g. 0,8,16 or 0:33:2; all by default.")
+@click.option(
+    "--dtype", default="auto", show_default=True, help="bfloat16, float16, float32; auto is the checkpoint's."
+)
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
+@click.option("--allow-base-mismatch", is_flag=True, help="Take an adapter whose recorded base has another name.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def ingest(
+    store: str,
+    model: str,
+    revision: str | None,
+    adapters: tuple[str, ...],
+    names: tuple[str, ...],
+    trained_on: tuple[str, ...],
+    sources: tuple[str, ...],
+    fields: Fields,
+    dry_run: bool,
+    as_json: bool,
+    **options: object,
+) -> None:
+    """Run a checkpoint, or adapters under it, over tasks and keep every layer's last prompt token in STORE.
+
+    STORE is made when it does not exist. What is there already is not computed again.
+
+    Tasks are .jsonl or .parquet files with the fields inputs and targets (FLAN), instruction, input and output
+    (Alpaca), prompt and target, or as --field says. The columns source_id (examples made from one source), template_id
+    and label are kept, and any others.
+
+    \b
+    Example:
+      act ingest lab.act --model ./llama-2-7b --tasks flan/rte.jsonl --tasks flan/sst2.jsonl
+      act ingest lab.act --model ./llama-2-7b --adapter ./lora-rte --trained-on rte --tasks flan/
+    """
+    checkpoints = _checkpoints(model, revision, adapters, names, trained_on)
+    display = IngestDisplay()
+    with display.live():
+        report = run_ingest(
+            store,
+            checkpoints,
+            load_tasks(sources, fields),
+            Options(**options),  # type: ignore[arg-type]
+            dry_run=dry_run,
+            progress=display,
+        )
+    _print(report, as_json)
+
+
+def _checkpoints(
+    model: str, revision: str | None, adapters: tuple[str, ...], names: tuple[str, ...], trained_on: tuple[str, ...]
+) -> list[Checkpoint]:
+    places: tuple[str | None, ...] = adapters or (None,)
+    if names and len(names) != len(places):
+        raise InvalidInput(f"--name: expected one for each of {len(places)} checkpoints, got {len(names)}")
+    if trained_on and len(places) > 1:
+        raise InvalidInput(
+            "--trained-on speaks of one checkpoint; ingest adapters that were tuned on different tasks one by one"
+        )
+    return [
+        Checkpoint(base=model, revision=revision, adapter=adapter, name=name, trained_on=trained_on)
+        for adapter, name in zip(places, names or (None,) * len(places), strict=True)
+    ]
+
+
+def _print(report: Report, as_json: bool) -> None:
+    if as_json:
+        print_json(
+            {
+                "forecast": dataclasses.asdict(report.forecast),
+                "written": [_record(entry) for entry in report.written],
+                "present": [_record(entry) for entry in report.present],
+            }
+        )
+    elif report.written:
+        rows = [(e.model, e.task, e.rendering, e.n_examples, len(e.layers), e.dtype, e.id[:12]) for e in report.written]
+        print_table(["model", "task", "rendering", "n", "layers", "dtype", "id"], rows, right=["n", "layers"])
+
+
+def _record(entry: Entry) -> dict[str, object]:
+    return {**entry.manifest.names, "id": entry.id, "path": str(entry.path)}

@@ -1,0 +1,93 @@
+"""The command `act`: its commands, and what happens to errors."""
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from actlas.store import ActError
+
+# Where each command is and what it does. It is imported when it is asked for: `act ls` needs no torch.
+COMMANDS = {
+    "compare": ("actlas.cli.compare", "Compare models layer by layer: CKA with error bars."),
+    "demo": ("actlas.cli.demo.command", "Train small models, ingest and compare them; ends in a picture."),
+    "info": ("actlas.cli.catalogue", "Show who a model is, or its entries on a task."),
+    "ingest": ("actlas.cli.ingest", "Run checkpoints over tasks and keep their hidden states."),
+    "ls": ("actlas.cli.catalogue", "List what a store holds."),
+    "verify": ("actlas.cli.catalogue", "Re-read every byte of a store and say what is damaged."),
+}
+
+# What each optional part needs, by the module whose import fails without it.
+EXTRAS = {
+    "torch": "ingest",
+    "transformers": "ingest",
+    "peft": "ingest",
+    "safetensors": "ingest",
+    "tokenizers": "ingest",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported on first use."""
+
+    # ruff: noqa: ARG002  click gives every method a context
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command, or None when there is none of this name."""
+        if cmd_name not in COMMANDS:
+            return None
+        try:
+            module = importlib.import_module(COMMANDS[cmd_name][0])
+        except ModuleNotFoundError as error:
+            extra = EXTRAS.get((error.name or "").partition(".")[0])
+            if extra is None:
+                raise
+            raise ActError(
+                f"act {cmd_name} needs {error.name}; install it with: pip install 'actlas[{extra}]'"
+            ) from error
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in sorted(COMMANDS.items())])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="actlas")
+def act() -> None:
+    """Hidden states of language models: ingested once, compared out of core.
+
+    \b
+    Example:
+      act ingest lab.act --model ./llama --tasks flan/rte.jsonl
+      act ingest lab.act --model ./llama --adapter ./tuned --tasks flan/rte.jsonl
+      act compare lab.act llama tuned --plot cka.png
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run `act`: exit 0 when all is well, 1 with one message for what a user can mend, 2 for wrong usage."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run `act` and return its exit code."""
+    try:
+        result: Any = act.main(arguments, prog_name="act", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except ActError as error:
+        click.echo(f"Error: {error}", err=True)
+        return 1
+    except click.Abort:
+        click.echo("Stopped. Nothing is half-written; the same command goes on where this one stopped.", err=True)
+        return 1
+    return result if isinstance(result, int) else 0

@@ -1,0 +1,259 @@
+"""Checkpoints: where they are, who they are, and how they are loaded. safetensors only, no code from outside."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+from transformers import AutoConfig, AutoTokenizer
+
+from actlas.store import InvalidInput, Mismatch, ModelIdentity, NotFound, Source, check_slug
+from actlas.store.digest import file_digest, json_digest
+
+# Bookkeeping that says nothing about what a checkpoint computes.
+_BASE_NOISE = ("_name_or_path", "transformers_version", "_commit_hash")
+_ADAPTER_NOISE = ("base_model_name_or_path", "revision", "peft_version", "inference_mode", "auto_mapping", "task_type")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A checkpoint as the user names it.
+
+    Attributes
+    ----------
+    base : str
+        Directory, or name on the hub of a model that is in the local cache.
+    revision : str, optional
+        Revision on the hub.
+    adapter : str, optional
+        Directory or cached name of a LoRA adapter for this base.
+    name : str, optional
+        Slug in the store; the last part of the adapter's or base's path by default.
+    trained_on : tuple of str
+        Tasks that it was fine-tuned on; exactly one makes it a control.
+    """
+
+    base: str
+    revision: str | None = None
+    adapter: str | None = None
+    name: str | None = None
+    trained_on: tuple[str, ...] = ()
+
+    @property
+    def slug(self) -> str:
+        """Its name in the store."""
+        return check_slug(self.name or Path(self.adapter or self.base).name, "model")
+
+
+def find_directory(name: str, revision: str | None = None) -> Path:
+    """Return the local directory of a checkpoint: a path, or a hub name in the local cache. Never uses the network.
+
+    Raises
+    ------
+    NotFound
+        When it is neither.
+    InvalidInput
+        When a revision is given for a directory.
+    """
+    if Path(name).is_dir():
+        if revision is not None:
+            raise InvalidInput(f"{name}: is a directory and has no revisions; leave --revision {revision} out")
+        return Path(name)
+    try:
+        return Path(snapshot_download(name, revision=revision, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError, OSError, ValueError) as error:
+        raise NotFound(
+            f"{name}: not a directory, and no model of this name{f' at {revision}' if revision else ''} is in the local "
+            f"cache; download it first with: hf download {name}"
+        ) from error
+
+
+def _read_config(path: Path, what: str) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_bytes())
+    except OSError as error:
+        raise Source(f"{path.parent}: not {what}: {path.name} cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise Source(f"{path}: not valid JSON ({error})") from error
+    if not isinstance(config, dict):
+        raise Source(f"{path}: expected a JSON object, got {type(config).__name__}")
+    return config
+
+
+def _digest(directory: Path, config: dict[str, Any], noise: tuple[str, ...], what: str) -> str:
+    weights = sorted(directory.glob("*.safetensors"))
+    if not weights:
+        others = [path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in directory.glob(pattern)]
+        raise Source(
+            f"{directory}: expected the weights of {what} as .safetensors, got {', '.join(others) or 'no weights'}; pickles "
+            "can run code and are not loaded: save the checkpoint again with save_pretrained"
+        )
+    meaning = {name: value for name, value in config.items() if name not in noise}
+    return json_digest({"config": meaning, "weights": {path.name: file_digest(path) for path in weights}})
+
+
+@dataclass(frozen=True, eq=False)
+class Base:
+    """A base checkpoint that was found and checked, not yet loaded.
+
+    Attributes
+    ----------
+    directory : Path
+        Where it is.
+    digest : str
+        Digest of its configuration and weight files.
+    config : transformers configuration
+        Its configuration.
+    tokenizer : transformers tokenizer
+        Its tokenizer.
+    tokenizer_digest : str
+        Digest of everything that decides how text becomes tokens.
+    """
+
+    directory: Path
+    digest: str
+    config: Any
+    tokenizer: Any
+    tokenizer_digest: str
+
+    @property
+    def max_tokens(self) -> int | None:
+        """The model's context in tokens, None where nothing bounds it."""
+        bounds = (getattr(self.config, "max_position_embeddings", None), self.tokenizer.model_max_length)
+        return min((int(bound) for bound in bounds if bound is not None and 0 < bound < 1 << 40), default=None)
+
+
+def find_base(name: str, revision: str | None = None) -> Base:
+    """Find a base checkpoint and read all of it but its weights, which are hashed.
+
+    Raises
+    ------
+    NotFound
+        When it is not there.
+    Source
+        When it is no causal decoder in safetensors with a tokenizer.
+    """
+    directory = find_directory(name, revision)
+    raw = _read_config(directory / "config.json", "a model checkpoint")
+    _refuse(directory, raw)
+    digest = _digest(directory, raw, _BASE_NOISE, "a model")
+    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        config = AutoConfig.from_pretrained(directory, **local)
+    except (OSError, ValueError, KeyError) as error:
+        raise Source(f"{directory}: transformers cannot read its config.json ({_first_line(error)})") from error
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(directory, **local)
+    except Exception as error:  # every tokenizer fails in its own way
+        raise Source(f"{directory}: its tokenizer cannot be loaded ({_first_line(error)})") from error
+    return Base(directory, digest, config, tokenizer, tokenizer_digest(tokenizer))
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _refuse(directory: Path, config: dict[str, Any]) -> None:
+    reasons = {
+        "auto_map": "needs Python code from the checkpoint, which is never run",
+        "quantization_config": "is quantised: its values depend on the other rows of a batch",
+    }
+    for key, reason in reasons.items():
+        if key in config:
+            raise Source(f"{directory}: the model {reason} ({key} in config.json)")
+    if config.get("is_encoder_decoder"):
+        raise Source(f"{directory}: an encoder-decoder; expected a causal decoder such as Llama, Qwen2 or GPT-2")
+
+
+def tokenizer_digest(tokenizer: Any) -> str:
+    """Return the digest of a tokenizer's own rules, whatever it was saved with."""
+    if getattr(tokenizer, "backend_tokenizer", None) is None:
+        return json_digest({"class": type(tokenizer).__name__, "vocabulary": tokenizer.get_vocab()})
+    rules = json.loads(tokenizer.backend_tokenizer.to_str())
+    return json_digest({name: rule for name, rule in rules.items() if name not in ("truncation", "padding")})
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A LoRA adapter that was found and checked, not yet loaded."""
+
+    directory: Path
+    digest: str
+
+
+def find_adapter(name: str, base: Base, base_name: str, *, allow_base_mismatch: bool = False) -> Adapter:
+    """Find an adapter and check that it belongs to this base and leaves the base's own weights alone.
+
+    Parameters
+    ----------
+    name : str
+        Directory or cached hub name.
+    base, base_name : Base, str
+        The base, and what the user called it.
+    allow_base_mismatch : bool
+        Take an adapter whose recorded base has another name.
+
+    Raises
+    ------
+    NotFound, Source
+        When it is not there, no LoRA, or not in safetensors.
+    Mismatch
+        When it was trained on another base.
+    """
+    directory = find_directory(name)
+    config = _read_config(directory / "adapter_config.json", "a PEFT adapter")
+    if config.get("peft_type") != "LORA":
+        raise Source(f"{directory}: expected a LoRA adapter, got {config.get('peft_type')}")
+    starts = config.get("init_lora_weights", True)
+    if not (isinstance(starts, bool) or starts in ("gaussian", "orthogonal")):
+        raise Source(
+            f"{directory}: init_lora_weights={starts!r} changes the base's weights when it is loaded; convert it with "
+            "save_pretrained(..., path_initial_model_for_weight_conversion=...)"
+        )
+    if config.get("bias", "none") != "none" or config.get("layer_replication"):
+        raise Source(
+            f"{directory}: it changes the base's biases or layers, not only adds to them; that is not supported"
+        )
+    if not allow_base_mismatch:
+        _check_base(directory, config.get("base_model_name_or_path"), base, base_name)
+    return Adapter(directory, _digest(directory, config, _ADAPTER_NOISE, "an adapter"))
+
+
+def _check_base(directory: Path, recorded: str | None, base: Base, base_name: str) -> None:
+    if not recorded or recorded == base_name:
+        return
+    if Path(recorded).is_dir():
+        config = _read_config(Path(recorded) / "config.json", "a model checkpoint")
+        fits = _digest(Path(recorded), config, _BASE_NOISE, "a model") == base.digest
+    else:  # the base has moved since: the last part of its name is all there is to go by
+        fits = Path(recorded).name == Path(base_name).name
+    if not fits:
+        raise Mismatch(
+            f"{directory}: this adapter was trained on {recorded}, not on {base_name}; give --model that base, or "
+            "--allow-base-mismatch if they are the same weights under two names"
+        )
+
+
+def identity(base: Base, adapter: Adapter | None) -> ModelIdentity:
+    """Return the identity of a base with or without an adapter."""
+    return ModelIdentity(base_digest=base.digest, adapter_digest=adapter.digest if adapter else None)
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keep transformers' own progress bars and notes off the terminal; ours say what matters."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

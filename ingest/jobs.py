@@ -1,0 +1,183 @@
+"""Jobs: which entries an ingest has to compute, decided and checked before any weights are loaded."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from actlas.ingest.checkpoint import Adapter, Base, Checkpoint, find_adapter, find_base, identity
+from actlas.ingest.plan import Plan, make_plan
+from actlas.ingest.rendering import RenderingName, TokenizedTask, rendering_digest, tokenize
+from actlas.store import (
+    EntryIdentity,
+    InvalidInput,
+    ModelIdentity,
+    NotFound,
+    Source,
+    Task,
+    near_misses,
+)
+from actlas.store.dtype import check_dtype
+
+POSITION = "last"
+
+
+@dataclass(frozen=True, eq=False)
+class Resident:
+    """A base and everything that runs on it while it is loaded."""
+
+    name: str
+    base: Base
+    revision: str | None
+    layers: tuple[int, ...]
+    dtype: str
+    runs: "list[Run]" = field(default_factory=list)
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One checkpoint: the base or an adapter, and the entries that it needs."""
+
+    checkpoint: Checkpoint
+    adapter: Adapter | None
+    identity: ModelIdentity
+    jobs: "list[Job]" = field(default_factory=list)
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One entry to compute."""
+
+    task: Task
+    rendering: RenderingName
+    tokenized: TokenizedTask
+    plan: Plan
+    identity: EntryIdentity
+
+
+def parse_layers(text: str | None, n_layers: int) -> tuple[int, ...]:
+    """Return the layers that a specification names, ascending.
+
+    Parameters
+    ----------
+    text : str or None
+        Numbers and slices separated by commas, e.g. ``0,4,8``, ``0:``, ``1:33:2``; negative numbers count from the
+        end. None for all.
+    n_layers : int
+        Number of blocks L; layers are 0 to L.
+
+    Raises
+    ------
+    InvalidInput
+        When it cannot be read or names a layer that is not there.
+    """
+    known = range(n_layers + 1)
+    if text is None:
+        return tuple(known)
+    chosen: set[int] = set()
+    for part in text.split(","):
+        if not re.fullmatch(r"-?\d+|(-?\d+)?:(-?\d+)?(:[1-9]\d*)?", part.strip()):
+            raise InvalidInput(f"layers {text!r}: expected numbers and slices such as 0,4,8 or 0:33:2, got {part!r}")
+        numbers = [int(number) if number else None for number in part.strip().split(":")]
+        try:
+            chosen |= {known[numbers[0]]} if len(numbers) == 1 else set(known[slice(*numbers)])  # type: ignore[index]
+        except IndexError:
+            raise InvalidInput(f"layers {text!r}: the model has layers 0 to {n_layers}, got {part}") from None
+    if not chosen:
+        raise InvalidInput(f"layers {text!r}: names no layer of 0 to {n_layers}")
+    return tuple(sorted(chosen))
+
+
+def resolve_dtype(dtype: str, base: Base) -> str:
+    """Return the dtype to compute in; ``auto`` is the checkpoint's own.
+
+    Raises
+    ------
+    InvalidInput
+        For anything but bfloat16, float16 and float32.
+    """
+    own = str(getattr(base.config, "dtype", None) or "float32").removeprefix("torch.")
+    return check_dtype(own if dtype == "auto" else dtype)
+
+
+def plan_residents(
+    checkpoints: Sequence[Checkpoint],
+    tasks: Sequence[Task],
+    *,
+    renderings: Sequence[RenderingName],
+    batch_tokens: int,
+    layers: str | None,
+    dtype: str,
+    all_tasks: bool,
+    allow_base_mismatch: bool,
+) -> list[Resident]:
+    """Group checkpoints by base and work out every entry; parameters as in `ingest`."""
+    if not checkpoints or not tasks or not renderings:
+        raise InvalidInput("expected at least one checkpoint, one task and one rendering")
+    _check_names(checkpoints)
+    residents: dict[tuple[str, str | None], Resident] = {}
+    tokenized: dict[tuple[int, str, str], TokenizedTask] = {}
+    for checkpoint in checkpoints:
+        place = (checkpoint.base, checkpoint.revision)
+        if place not in residents:
+            base = find_base(*place)
+            depth = getattr(base.config, "num_hidden_layers", None)
+            if depth is None:
+                raise Source(f"{checkpoint.base}: its config.json has no number of layers; expected a causal decoder")
+            chosen = parse_layers(layers, depth)
+            residents[place] = Resident(checkpoint.base, base, checkpoint.revision, chosen, resolve_dtype(dtype, base))
+        resident = residents[place]
+        adapter = None
+        if checkpoint.adapter is not None:
+            adapter = find_adapter(
+                checkpoint.adapter, resident.base, checkpoint.base, allow_base_mismatch=allow_base_mismatch
+            )
+        run = Run(checkpoint, adapter, identity(resident.base, adapter))
+        for task in _tasks_of(checkpoint, tasks, all_tasks):
+            for rendering in renderings:
+                known = (id(resident), task.slug, rendering)
+                if known not in tokenized:
+                    tokenized[known] = tokenize(task, resident.base.tokenizer, rendering, resident.base.max_tokens)
+                run.jobs.append(_job(resident, run, task, rendering, tokenized[known], batch_tokens))
+        resident.runs.append(run)
+    return list(residents.values())
+
+
+def _check_names(checkpoints: Sequence[Checkpoint]) -> None:
+    names = [checkpoint.slug for checkpoint in checkpoints]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InvalidInput(f"two checkpoints are called {', '.join(twice)}; give each its own name")
+
+
+def _tasks_of(checkpoint: Checkpoint, tasks: Sequence[Task], all_tasks: bool) -> Iterator[Task]:
+    """A control, trained on exactly one task, is ingested on that task alone."""
+    known = [task.slug for task in tasks]
+    for trained_on in checkpoint.trained_on:
+        if trained_on not in known:
+            raise NotFound(
+                f"{checkpoint.slug} is said to be trained on {trained_on!r}, which is not among the tasks; "
+                f"{near_misses(trained_on, known)}"
+            )
+    is_control = len(checkpoint.trained_on) == 1 and not all_tasks
+    yield from (task for task in tasks if not is_control or task.slug == checkpoint.trained_on[0])
+
+
+def _job(
+    resident: Resident, run: Run, task: Task, rendering: RenderingName, tokenized: TokenizedTask, batch_tokens: int
+) -> Job:
+    plan = make_plan(tokenized.lengths, batch_tokens)
+    return Job(
+        task,
+        rendering,
+        tokenized,
+        plan,
+        EntryIdentity(
+            model_digest=run.identity.digest,
+            tokenizer_digest=resident.base.tokenizer_digest,
+            task_digest=task.digest,
+            rendering_digest=rendering_digest(resident.base.tokenizer, rendering),
+            plan_digest=plan.digest,
+            position=POSITION,
+            layers=resident.layers,
+            dtype=resident.dtype,
+        ),
+    )

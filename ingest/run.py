@@ -1,0 +1,360 @@
+"""Ingest: run each checkpoint once over the tasks and commit an entry for each."""
+
+import shutil
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from transformers import PreTrainedModel
+
+from actlas.ingest.capture import Capture
+from actlas.ingest.checkpoint import Checkpoint
+from actlas.ingest.conformance import Conformance, check_conformance, choose_probes
+from actlas.ingest.jobs import POSITION, Job, Resident, Run, plan_residents
+from actlas.ingest.loading import TORCH_DTYPES, adapted, load_base
+from actlas.ingest.plan import Batch
+from actlas.ingest.progress import Forecast, Progress
+from actlas.ingest.rendering import RenderingName
+from actlas.store import (
+    BATCH_TOKENS,
+    Entry,
+    EntrySpec,
+    EntryWriter,
+    InvalidInput,
+    Model,
+    Store,
+    StoreWriter,
+    Task,
+    create_store,
+    open_writer,
+)
+from actlas.store.dtype import LOGICAL, STORED
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How an ingest runs; see `ingest`."""
+
+    renderings: tuple[RenderingName, ...] = ("raw",)
+    layers: str | None = None
+    dtype: str = "auto"
+    device: str = "auto"
+    all_tasks: bool = False
+    allow_base_mismatch: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What an ingest did.
+
+    Attributes
+    ----------
+    forecast : Forecast
+        What was to be done.
+    written, present : tuple of Entry
+        Entries that were computed, and those that were there already.
+    """
+
+    forecast: Forecast
+    written: tuple[Entry, ...] = ()
+    present: tuple[Entry, ...] = ()
+
+
+def ingest(
+    store: str | Path,
+    checkpoints: Sequence[Checkpoint],
+    tasks: Sequence[Task],
+    options: Options | None = None,
+    *,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Run checkpoints over tasks and keep the last prompt token's states of every layer.
+
+    Everything that can be checked is checked before any weights are loaded. Each base is loaded once; adapters are
+    swapped under it. Entries that are there already are not computed again.
+
+    Parameters
+    ----------
+    store : path
+        The store; made when there is none.
+    checkpoints : sequence of Checkpoint
+        Bases, and bases with one adapter. One that was trained on exactly one task is a control and is ingested on that
+        task alone, unless `options.all_tasks`.
+    tasks : sequence of Task
+        As `load_tasks` returns them.
+    options : Options
+        Renderings, layers, dtype, device.
+    dry_run : bool
+        Only forecast.
+    progress : Progress
+        Told what happens.
+
+    Raises
+    ------
+    ActError
+        For anything that is wrong with store, checkpoints or tasks; the store is unchanged.
+    """
+    options, progress = options or Options(), progress or Progress()
+    root = Path(store)
+    batch_tokens = Store(root).batch_tokens if _is_there(root) else BATCH_TOKENS
+    residents = plan_residents(
+        checkpoints,
+        tasks,
+        renderings=options.renderings,
+        batch_tokens=batch_tokens,
+        layers=options.layers,
+        dtype=options.dtype,
+        all_tasks=options.all_tasks,
+        allow_base_mismatch=options.allow_base_mismatch,
+    )
+    present = _take_present(root, residents) if _is_there(root) else []
+    device = _find_device(options.device)
+    forecast = _forecast(root, residents, len(present), device)
+    _say_what_is_special(tasks, residents, present, progress)
+    progress.start(forecast)
+    if dry_run or forecast.n_entries == 0:
+        return Report(forecast=forecast, present=tuple(present))
+    if forecast.n_bytes > forecast.free_bytes:
+        raise InvalidInput(
+            f"{root}: the hidden states need up to {forecast.n_bytes / 2**30:.1f} GiB, {forecast.free_bytes / 2**30:.1f} GiB "
+            "are free; free some space, or choose fewer --layers"
+        )
+    writer = open_writer(root) if _is_there(root) else create_store(root)
+    written = [
+        entry
+        for resident in residents
+        if any(run.jobs for run in resident.runs)
+        for entry in _run_resident(writer, resident, device, progress)
+    ]
+    return Report(forecast=forecast, written=tuple(written), present=tuple(present))
+
+
+def _is_there(root: Path) -> bool:
+    return root.exists() and not (root.is_dir() and not any(root.iterdir()))
+
+
+def _find_device(device: str) -> str:
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InvalidInput(f"device {device!r} cannot be used ({error}); expected auto, cpu or cuda") from error
+    return device
+
+
+def _take_present(root: Path, residents: Sequence[Resident]) -> list[Entry]:
+    """Take the jobs out whose entries are committed, and return these."""
+    writer, present = open_writer(root), []
+    for resident in residents:
+        for run in resident.runs:
+            for job in list(run.jobs):
+                entry = writer.find(_spec(resident, run, job, norm_width=None))
+                if entry is not None:
+                    run.jobs.remove(job)
+                    present.append(entry)
+    return present
+
+
+def _jobs(residents: Sequence[Resident]) -> Iterator[tuple[Resident, Job]]:
+    for resident in residents:
+        for run in resident.runs:
+            for job in run.jobs:
+                yield resident, job
+
+
+def _forecast(root: Path, residents: Sequence[Resident], n_present: int, device: str) -> Forecast:
+    jobs = list(_jobs(residents))
+    existing = next(path for path in (root.absolute(), *root.absolute().parents) if path.exists())
+    n_bytes = sum(
+        len(resident.layers) * len(job.task) * resident.base.config.hidden_size * STORED[resident.dtype].itemsize
+        for resident, job in jobs
+    )
+    operations = sum(2 * _n_parameters(resident) * job.plan.n_padded for resident, job in jobs)
+    return Forecast(
+        n_entries=len(jobs),
+        n_present=n_present,
+        n_examples=sum(len(job.task) for _, job in jobs),
+        n_tokens=sum(sum(job.tokenized.lengths) for _, job in jobs),
+        n_padded=sum(job.plan.n_padded for _, job in jobs),
+        n_bytes=n_bytes,
+        free_bytes=shutil.disk_usage(existing).free,
+        least_seconds=operations / _matrix_rate(device, residents[0].dtype) if jobs else 0.0,
+    )
+
+
+def _n_parameters(resident: Resident) -> int:
+    weights = resident.base.directory.glob("*.safetensors")
+    return sum(path.stat().st_size for path in weights) // STORED[resident.dtype].itemsize
+
+
+def _matrix_rate(device: str, dtype: str) -> float:
+    """Operations a second of a matrix product on this device."""
+    size = 4096 if device.startswith("cuda") else 1024
+    matrix = torch.ones(size, size, dtype=TORCH_DTYPES[dtype], device=device)
+    best = float("inf")
+    for _ in range(3):
+        start = time.perf_counter()
+        (matrix @ matrix)[0, 0].item()
+        best = min(best, time.perf_counter() - start)
+    return float(2 * size**3 / best)
+
+
+def _say_what_is_special(
+    tasks: Sequence[Task], residents: Sequence[Resident], present: Sequence[Entry], progress: Progress
+) -> None:
+    for task in tasks:
+        if task.n_duplicates:
+            progress.note(
+                f"task {task.slug}: {task.n_duplicates} exact duplicates kept once, {len(task)} examples remain"
+            )
+    truncated = {
+        (job.task.slug, job.rendering): (job.tokenized.n_truncated, resident.base.max_tokens)
+        for resident, job in _jobs(residents)
+        if job.tokenized.n_truncated
+    }
+    for (slug, rendering), (number, context) in truncated.items():
+        progress.note(f"task {slug} ({rendering}): {number} prompts cut at their beginning to {context} tokens")
+    for entry in present:
+        progress.note(f"already there, not computed again: {entry.label}")
+
+
+def _spec(resident: Resident, run: Run, job: Job, norm_width: int | None) -> EntrySpec:
+    base, checkpoint = resident.base, run.checkpoint
+    model = Model(
+        name=checkpoint.slug,
+        identity=run.identity,
+        base=checkpoint.base,
+        revision=checkpoint.revision,
+        adapter=checkpoint.adapter,
+        architecture=(base.config.architectures or [base.config.model_type])[0],
+        n_layers=base.config.num_hidden_layers,
+        width=base.config.hidden_size,
+        norm_width=norm_width,
+        tokenizer_digest=base.tokenizer_digest,
+    )
+    return EntrySpec(
+        model=model,
+        task=job.task,
+        rendering=job.rendering,
+        position=POSITION,
+        identity=job.identity,
+        token_digests=job.tokenized.digests,
+        n_tokens=job.tokenized.lengths,
+    )
+
+
+def _run_resident(writer: StoreWriter, resident: Resident, device: str, progress: Progress) -> Iterator[Entry]:
+    model = load_base(resident.base, resident.dtype, device)
+    capture = Capture(model, resident.layers)
+    for run in resident.runs:
+        if not run.jobs:
+            continue
+        with adapted(model, run.adapter):
+            conformance = check_conformance(model, choose_probes(run.jobs[0].tokenized.token_ids))
+            for job in run.jobs:
+                progress.entry(f"{run.checkpoint.slug} / {job.task.slug} / {job.rendering}")
+                yield _run_job(writer, resident, run, job, model, capture, conformance, progress)
+
+
+def _run_job(
+    writer: StoreWriter,
+    resident: Resident,
+    run: Run,
+    job: Job,
+    model: PreTrainedModel,
+    capture: Capture,
+    conformance: Conformance,
+    progress: Progress,
+) -> Entry:
+    spec = _spec(resident, run, job, conformance.norm_width)
+    start, started = time.perf_counter(), datetime.now(UTC)
+    with writer.new_entry(spec) as entry:
+        with _writing(entry, progress) as write:
+            for superblock in job.plan.superblocks:
+                write(_superblock(superblock, spec, job, capture, progress))
+        provenance = _provenance(model, run, job, conformance, started, time.perf_counter() - start)
+        labels = {"trained_on": list(run.checkpoint.trained_on)} if run.checkpoint.trained_on else None
+        return writer.commit(entry, provenance, labels)
+
+
+Blocks = tuple[npt.NDArray[Any], npt.NDArray[Any] | None]
+
+
+def _superblock(superblock: Sequence[Batch], spec: EntrySpec, job: Job, capture: Capture, progress: Progress) -> Blocks:
+    """Run the batches of one superblock; its rows are back in task order."""
+    rows = sorted(row for batch in superblock for row in batch.rows)
+    first, dtype = rows[0], LOGICAL[job.identity.dtype]
+    hidden = np.empty((len(job.identity.layers), len(rows), spec.model.width), dtype)
+    norm = None if spec.model.norm_width is None else np.empty((len(rows), spec.model.norm_width), dtype)
+    for batch in superblock:
+        places = [row - first for row in batch.rows]
+        states, final = capture([job.tokenized.token_ids[row] for row in batch.rows])
+        hidden[:, places] = _to_numpy(states, dtype)
+        if norm is not None:
+            norm[places] = _to_numpy(final, dtype)
+        progress.advance(len(batch.rows), sum(job.tokenized.lengths[row] for row in batch.rows), batch.n_padded)
+    return hidden, norm
+
+
+def _to_numpy(states: torch.Tensor, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    states = states.cpu()
+    if states.dtype == torch.bfloat16:  # NumPy has no bfloat16: the bits go through int16
+        return states.view(torch.int16).numpy().view(dtype)
+    return np.asarray(states.numpy())
+
+
+@contextmanager
+def _writing(entry: EntryWriter, progress: Progress) -> Iterator[Any]:
+    """Encode and write one superblock while the next is computed; at most two are in memory."""
+    pending: Future[None] | None = None
+
+    def settle() -> None:
+        if pending is not None:
+            start = time.perf_counter()
+            pending.result()
+            progress.waiting(time.perf_counter() - start)
+
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="write") as pool:
+
+        def write(blocks: Blocks) -> None:
+            nonlocal pending
+            settle()
+            pending = pool.submit(entry.write, *blocks)
+
+        yield write
+        settle()
+
+
+def _provenance(
+    model: PreTrainedModel, run: Run, job: Job, conformance: Conformance, started: datetime, seconds: float
+) -> Mapping[str, Any]:
+    n_tokens, device = sum(job.tokenized.lengths), model.device
+    versions = {name: version(name) for name in ("actlas", "torch", "transformers", "peft", "zarr", "numpy")}
+    return {
+        "started": started.isoformat(timespec="seconds"),
+        "seconds": round(seconds, 3),
+        "host": socket.gethostname(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "versions": versions,
+        "checkpoint": asdict(run.checkpoint) | {"trained_on": list(run.checkpoint.trained_on)},
+        "attention": model.config._attn_implementation,
+        "batch_tokens": job.plan.batch_tokens,
+        "n_tokens": n_tokens,
+        "padding_share": round(1 - n_tokens / job.plan.n_padded, 6),
+        "tokens_per_second": round(n_tokens / seconds, 1),
+        "n_truncated": job.tokenized.n_truncated,
+        "n_duplicates": job.task.n_duplicates,
+        "conformance": asdict(conformance),
+    }

@@ -1,0 +1,221 @@
+"""Damage of every kind is named, and never read as a value."""
+
+import json
+import random
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from actlas.store import ActError, Corrupt, Entry, Incomplete, InvalidInput, NotFound, Store, create_store, verify
+from actlas.store.manifest import Manifest, describe_files, write_manifest
+from tests.store.tiny import (
+    flipped,
+    move_tree,
+    replaced,
+    same_bits,
+    tiny_model,
+    tiny_spec,
+    tiny_task,
+    tiny_values,
+    unlock,
+    write_tiny,
+)
+
+SMALL = ("example_ids", "token_digests", "n_tokens", "nonfinite", "max_abs", "mean")
+
+
+@pytest.fixture(scope="module")
+def entry(tmp_path_factory: pytest.TempPathFactory) -> Entry:
+    """An entry of several chunks; what damages it repairs it."""
+    store = create_store(tmp_path_factory.mktemp("faults") / "lab.act")
+    written = write_tiny(store, tiny_spec(task=tiny_task(300)))
+    unlock(store.root)
+    return written
+
+
+def files_of(entry: Entry) -> list[str]:
+    return [*entry.manifest.files, "manifest.json"]
+
+
+def reopened(entry: Entry) -> Entry:
+    return Store(entry.path.parents[3]).entry(model="pythia", task="rte")
+
+
+def problems_of(entry: Entry) -> str:
+    return "\n".join(line for found in verify(Store(entry.path.parents[3])) for line in found.problems)
+
+
+def everything(entry: Entry) -> list[bytes]:
+    return [
+        entry.hidden_states[...].tobytes(),
+        entry.final_norm[...].tobytes(),
+        *(np.asarray(getattr(entry, name)).tobytes() for name in SMALL),
+    ]
+
+
+def test_a_whole_store_verifies_and_says_how_much_it_read(full: Store):
+    found = list(verify(full))
+    assert [line.problems for line in found] == [()] * 4
+    assert [line.path for line in found] == [entry.path.relative_to(full.root).as_posix() for entry in full.entries()]
+    assert [line.n_bytes for line in found] == [entry.manifest.n_bytes for entry in full.entries()]
+    assert [line.path.split("/")[1] for line in verify(full, model="pythia-dpo")] == ["pythia-dpo"] * 2
+
+
+def test_every_deleted_or_truncated_file_is_named_on_opening_and_by_verify(entry: Entry):
+    assert len(files_of(entry)) > 20
+    for name in files_of(entry):
+        path = entry.path / name
+        data = path.read_bytes()
+        whole = data.rstrip(b"\n") if name == "manifest.json" else data  # without its last newline it says the same
+        for kept in (None, 0, 1, len(data) // 2, len(whole) - 1):
+            error, message = ActError, re.escape(str(path))
+            if name == "manifest.json" and kept is None:  # no manifest, no entry, and here no other of this model
+                error, message = NotFound, "no model 'pythia'"
+            with replaced(path, None if kept is None else data[:kept]):
+                with pytest.raises(error, match=message):
+                    reopened(entry)
+                assert str(path) in problems_of(entry)
+    assert problems_of(entry) == ""
+    assert everything(reopened(entry)) == everything(entry)
+
+
+def test_one_flipped_bit_in_any_file_is_found_and_never_read_as_a_value(entry: Entry):
+    seeded, exact, refused = random.Random(1), everything(entry), 0
+    for name in files_of(entry):
+        path = entry.path / name
+        data = path.read_bytes()
+        for position in {0, len(data) - 1, *(seeded.randrange(len(data)) for _ in range(6))}:
+            with replaced(path, flipped(data, position, seeded.randrange(8))):
+                assert str(path) in problems_of(entry)
+                try:
+                    assert everything(reopened(entry)) == exact, (name, position)
+                except (Corrupt, Incomplete):
+                    refused += 1
+                except InvalidInput as error:
+                    assert "store format" in str(error)  # noqa: PT017
+                    refused += 1
+    assert refused > 40
+
+
+def test_no_bit_of_the_metadata_that_steer_reading_can_be_wrong(entry: Entry):
+    """A chunk shape or key separator that is off by one bit would make zarr read missing chunks as NaN."""
+    path = entry.path / "zarr.json"
+    data = path.read_bytes()
+    at = data.index(b'"separator": "."') + len('"separator": "')
+    with replaced(path, flipped(data, at, 0)):
+        assert b'"separator": "/"' in path.read_bytes()
+        with pytest.raises(Corrupt, match=r"zarr.json: its bytes are not those that were written"):
+            reopened(entry)
+
+
+def test_metadata_that_agree_with_the_manifest_but_not_with_zarr_are_corrupt(full: Store):
+    """A writer with a fault of its own: everything fits its digest, and still nothing can be opened."""
+    entry = full.entry(model="pythia", task="rte")
+    rewrite(entry, lambda metadata: metadata.update(zarr_format=9))
+    with pytest.raises(Corrupt, match="its Zarr metadata cannot be read"):
+        full.entry(model="pythia", task="rte")
+
+
+def test_an_array_of_another_shape_than_recorded_is_corrupt(full: Store):
+    entry = full.entry(model="pythia", task="rte")
+    arrays = "consolidated_metadata", "metadata", "hidden_states"
+    rewrite(entry, lambda metadata: metadata[arrays[0]][arrays[1]][arrays[2]].update(shape=[3, 4, 8]))
+    with pytest.raises(Corrupt, match=r"hidden_states: expected shape \(3, 5, 8\), got \(3, 4, 8\)"):
+        full.entry(model="pythia", task="rte")
+
+
+def rewrite(entry: Entry, change) -> None:
+    metadata = json.loads((entry.path / "zarr.json").read_text())
+    change(metadata)
+    (entry.path / "zarr.json").write_text(json.dumps(metadata))
+    old = entry.manifest
+    fresh = Manifest(names=old.names, identity=old.identity, arrays=old.arrays, files=describe_files(entry.path))
+    write_manifest(entry.path, fresh)
+
+
+def test_a_shard_swapped_between_two_entries_is_found(tmp_path: Path):
+    store = create_store(tmp_path / "lab.act")
+    spec = tiny_spec(task=tiny_task(300), dtype="float32")
+    entries = [
+        write_tiny(store, spec, tiny_values(spec)),
+        write_tiny(
+            store,
+            other := tiny_spec(task=tiny_task(300), dtype="float32", plan_digest="77" * 32),
+            tiny_values(other, 1),
+        ),
+    ]
+    unlock(store.root)
+    shards = [entry.path / "hidden_states" / "c.0.0.0" for entry in entries]
+    first, second = (shard.read_bytes() for shard in shards)
+    shards[0].write_bytes(second)
+    shards[1].write_bytes(first)
+    found = list(verify(store.reader))
+    assert len(found) == 2
+    for shard in shards:
+        assert any(f"{shard}: its bytes are not those that were written" in line.problems for line in found)
+
+
+def test_a_file_that_does_not_belong_is_reported(full: Store):
+    entry = full.entry(model="pythia", task="rte")
+    (entry.path / "hidden_states" / "c.9.9.9").write_bytes(b"more")
+    found = [line for one in verify(full) for line in one.problems]
+    assert found == [f"{entry.path}/hidden_states/c.9.9.9: not part of the entry"]
+
+
+def test_a_task_table_that_is_missing_or_changed_is_found(full: Store):
+    entry = full.entry(model="pythia", task="rte")
+    (path,) = (full.root / "tasks" / "rte").glob("*.parquet")
+    assert entry.read_task().rows == tiny_task().rows
+    for table, error, message in (
+        (None, Incomplete, "the table of task 'rte' is missing"),
+        (b"PAR1", Corrupt, "not a readable Parquet file"),
+        (path.read_bytes()[:-9], Corrupt, "not a readable Parquet file"),
+    ):
+        with replaced(path, table):
+            with pytest.raises(error, match=message):
+                entry.read_task()
+            assert message in "\n".join(line for found in verify(full, model="pythia") for line in found.problems)
+    table = pq.read_table(path)
+    pq.write_table(table.slice(1), path)
+    with pytest.raises(Corrupt, match=r"expected a task of digest .*; the file was changed"):
+        entry.read_task()
+    assert [bool(found.problems) for found in verify(full)] == [False, True, False, True]
+    assert same_bits(entry.read(0), full.entry(model="pythia", task="rte").read(0))
+
+
+def test_one_flipped_bit_in_a_task_table_changes_no_text(full: Store):
+    entry, seeded = full.entry(model="pythia", task="rte"), random.Random(2)
+    (path,) = (full.root / "tasks" / "rte").glob("*.parquet")
+    data, rows, refused = path.read_bytes(), entry.read_task().rows, 0
+    for _ in range(60):
+        with replaced(path, flipped(data, seeded.randrange(len(data)), seeded.randrange(8))):
+            try:
+                assert entry.read_task().rows == rows
+            except Corrupt:
+                refused += 1
+    assert refused > 20
+
+
+def test_a_model_of_another_digest_beside_an_entry_is_found(full: Store):
+    other = create_store(full.root.parent / "other.act")
+    write_tiny(other, tiny_spec(model=tiny_model(base="cc")))
+    shutil.copy(other.root / "models/pythia/model.json", full.root / "models/pythia/model.json")
+    problems = [found.problems for found in verify(full, model="pythia")]
+    assert len(problems) == 2
+    assert all("model.json beside it describes another checkpoint" in line for (line,) in problems)
+
+
+def test_an_entry_moved_to_another_task_or_name_is_found(full: Store):
+    entry = full.entry(model="pythia", task="rte")
+    elsewhere = entry.path.parents[1] / "boolq" / entry.path.name
+    move_tree(entry.path, elsewhere)
+    (found,) = (found for found in verify(full) if found.problems)
+    assert found.problems == (f"{elsewhere}: this entry belongs in {entry.path.parent}",)
+    renamed = entry.path.with_name("raw-last-00000000")
+    move_tree(elsewhere, renamed)
+    (found,) = (found for found in verify(full) if found.problems)
+    assert found.problems == (f"{renamed}: this entry belongs in {entry.path.parent}",)
