@@ -11,6 +11,7 @@ from actlas.store.errors import (
     MemoryBudget,
     Mismatch,
     NotFound,
+    ReadOnly,
     Source,
     near_misses,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "Model",
     "ModelIdentity",
     "NotFound",
+    "ReadOnly",
     "Source",
     "Store",
     "StoreWriter",

@@ -18,6 +18,10 @@ class AlreadyExists(ActError):
     """Something else stands under this name."""
 
 
+class ReadOnly(ActError):
+    """A store that this user cannot write to."""
+
+
 class InvalidInput(ActError, ValueError):
     """An argument or a file of the user's that cannot be used as it is."""
 

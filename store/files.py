@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from actlas.store.digest import bytes_digest, canonical_json
 from actlas.store.errors import AlreadyExists, Corrupt, Incomplete
 
 _JSON_BYTES = 64 << 20  # no JSON file of a store comes near; a hostile one is refused before it is parsed
@@ -79,6 +80,29 @@ def read_json(path: Path) -> dict[str, Any]:
         raise Corrupt(f"{path}: not valid JSON ({error}); run `act verify` on the store") from error
     if not isinstance(value, dict):
         raise Corrupt(f"{path}: expected a JSON object, got {type(value).__name__}; run `act verify` on the store")
+    return value
+
+
+def seal(value: dict[str, Any]) -> dict[str, Any]:
+    """Return a JSON object with the XXH3-128 of its canonical form as its field ``checksum``."""
+    return value | {"checksum": bytes_digest(canonical_json(value))}
+
+
+def unseal(path: Path, sealed: dict[str, Any]) -> dict[str, Any]:
+    """Return what `seal` was given, for the object read from `path`.
+
+    Raises
+    ------
+    Corrupt
+        When it was changed.
+    """
+    value = {name: field for name, field in sealed.items() if name != "checksum"}
+    try:
+        fits = sealed.get("checksum") == bytes_digest(canonical_json(value))
+    except ValueError:
+        fits = False
+    if not fits:
+        raise Corrupt(f"{path}: its checksum does not fit its content; restore the file from a copy")
     return value
 
 

@@ -5,13 +5,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from actlas.store.digest import bytes_digest, canonical_json, file_digest
+from actlas.store.digest import file_digest
 from actlas.store.errors import Corrupt, Incomplete, InvalidInput
-from actlas.store.files import read_json, write_json
+from actlas.store.files import read_json, seal, unseal, write_json
 from actlas.store.identity import EntryIdentity, entry_id
 from actlas.store.layout import FORMAT
 
 NAME = "manifest.json"
+
+_REMEDY = "restore it from a copy, or remove {} and ingest again"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +66,7 @@ def write_manifest(directory: Path, manifest: Manifest) -> None:
     """Write the manifest with its own checksum."""
     body = asdict(manifest) | {"identity": manifest.identity.as_json(), "format": FORMAT, "id": manifest.id}
     body["key"] = manifest.identity.key
-    write_json(directory / NAME, body | {"checksum": bytes_digest(canonical_json(body))})
+    write_json(directory / NAME, seal(body))
 
 
 def read_manifest(directory: Path) -> Manifest:
@@ -83,17 +85,15 @@ def read_manifest(directory: Path) -> Manifest:
     body = read_json(path)
     if isinstance(body.get("format"), int) and body["format"] > FORMAT:
         raise InvalidInput(f"{path}: written in store format {body['format']}, this actlas reads up to {FORMAT}")
-    checksum = body.pop("checksum", None)
+    body = unseal(path, body)
     try:
-        if checksum != bytes_digest(canonical_json(body)):
-            raise Corrupt(f"{path}: its checksum does not fit its content; restore the file, or ingest the entry again")
         identity = EntryIdentity(**body["identity"] | {"layers": tuple(body["identity"]["layers"])})
         manifest = Manifest(names=body["names"], identity=identity, arrays=body["arrays"], files=body["files"])
         fits = (body["id"], body["key"]) == (manifest.id, identity.key)
     except (KeyError, TypeError, ValueError) as error:
         raise Corrupt(f"{path}: not a manifest of format {FORMAT} ({error!r})") from error
     if not fits:
-        raise Corrupt(f"{path}: id or key does not follow from its content; ingest the entry again")
+        raise Corrupt(f"{path}: id or key does not follow from its content; {_REMEDY.format(directory)}")
     return manifest
 
 
@@ -109,12 +109,10 @@ def check_sizes(directory: Path, manifest: Manifest) -> None:
         try:
             size = (directory / name).stat().st_size
         except OSError as error:
-            raise Incomplete(
-                f"{directory / name}: missing ({error.strerror}); restore it, or ingest the entry again"
-            ) from error
+            raise Incomplete(f"{directory / name}: missing ({error.strerror}); {_REMEDY.format(directory)}") from error
         if size != file["size"]:
             raise Incomplete(
-                f"{directory / name}: expected {file['size']} bytes, got {size}; restore it, or ingest the entry again"
+                f"{directory / name}: expected {file['size']} bytes, got {size}; {_REMEDY.format(directory)}"
             )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from actlas.store.digest import json_digest
 from actlas.store.errors import Corrupt, Mismatch
-from actlas.store.files import read_json, remove_write_permission, write_json
+from actlas.store.files import read_json, remove_write_permission, seal, unseal, write_json
 from actlas.store.layout import ensure_group, model_directory
 from actlas.store.slug import check_slug
 
@@ -20,13 +20,13 @@ class ModelIdentity:
     ----------
     base_digest : str
         Digest of the base's configuration and weight files.
-    adapter_digest, adapter_dtype : str or None
-        Digest of the adapter's configuration and weights and the dtype that it computed in; None for a base alone.
+    adapter_digest : str or None
+        Digest of the adapter's configuration and weights; None for a base alone. An adapter computes in the dtype of its
+        base, which is part of every entry's identity.
     """
 
     base_digest: str
     adapter_digest: str | None = None
-    adapter_dtype: str | None = None
 
     @property
     def digest(self) -> str:
@@ -98,7 +98,7 @@ def write_model(root: Path, model: Model) -> None:
     ensure_group(directory)
     path = directory / "model.json"
     try:
-        write_json(path, asdict(model), replace=False)
+        write_json(path, seal(asdict(model)), replace=False)
         remove_write_permission(path)
     except FileExistsError:
         check_name_is_free(root, model.name, model.identity)
@@ -113,7 +113,7 @@ def read_model(root: Path, name: str) -> Model:
         When the file is damaged or missing.
     """
     path = model_directory(root, name) / "model.json"
-    raw = read_json(path)
+    raw = unseal(path, read_json(path))
     try:
         raw["identity"] = ModelIdentity(**raw["identity"])
         return Model(**{field.name: raw[field.name] for field in fields(Model)})

@@ -1,5 +1,6 @@
 """Tasks: ordered sets of examples with stable ids, kept as Parquet and named by their content."""
 
+import contextlib
 import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 
 from actlas.store.digest import json_digest, text_digest
 from actlas.store.errors import Corrupt, Incomplete, InvalidInput
-from actlas.store.files import write_atomically
+from actlas.store.files import remove_write_permission, write_atomically
 from actlas.store.layout import task_directory
 from actlas.store.slug import check_slug
 
@@ -126,15 +127,17 @@ def task_path(root: Path, slug: str, digest: str) -> Path:
 
 
 def write_task(root: Path, task: Task) -> None:
-    """Keep a task in the store; it is there already when a table of its digest is."""
+    """Keep a task in the store, unless a sound table of its digest is there already."""
     path = task_path(root, task.slug, task.digest)
-    if path.exists():
+    with contextlib.suppress(Incomplete, Corrupt):
+        read_task(root, task.slug, task.digest)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     columns = {name: _arrow_column([row[name] for row in task.rows]) for name in task.rows[0]}
     buffer = io.BytesIO()
     pq.write_table(pa.table(columns), buffer, compression="zstd")
     write_atomically(path, buffer.getvalue())
+    remove_write_permission(path)
 
 
 def _arrow_column(values: list[Any]) -> pa.Array:

@@ -1,5 +1,6 @@
 """Writing: a store open for writing, and an entry that is built in staging and committed whole."""
 
+import os
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from actlas.store.catalog import rebuild_catalog
 from actlas.store.digest import LEAF_ROWS, join_leaves, leaf_digests
 from actlas.store.dtype import Array, check_dtype, to_stored
 from actlas.store.entry import Entry
-from actlas.store.errors import AlreadyExists, InvalidInput
+from actlas.store.errors import AlreadyExists, InvalidInput, ReadOnly
 from actlas.store.files import file_lock, fsync_path, remove_write_permission, write_json
 from actlas.store.identity import EntryIdentity
 from actlas.store.layout import BATCH_TOKENS, FORMAT, create_root, ensure_group, entry_directory, staging_directory
@@ -198,6 +199,10 @@ class StoreWriter:
     def __init__(self, root: Path) -> None:
         self.reader = Store(root)
         self.root = root
+        if not os.access(root, os.W_OK):
+            raise ReadOnly(
+                f"{root}: this store cannot be written to; ask its owner, or ingest into a store of your own"
+            )
 
     def __repr__(self) -> str:
         return f"<StoreWriter {self.root}>"
@@ -309,5 +314,7 @@ def open_writer(path: str | Path) -> StoreWriter:
     ------
     NotFound
         When there is no store at `path`.
+    ReadOnly
+        When this user cannot write there.
     """
     return StoreWriter(Path(path))

@@ -63,12 +63,13 @@ def _toy_language(word: str) -> str:
     return word[1:] + word[0] + "o"
 
 
-# Each task's generator of sources, and its templates.
+# Each task's generator of sources, and its templates. A template ends in a space: the state at the prompt's last token
+# is then the one that the answer's first letter comes from.
 TASKS: dict[str, tuple[Callable[[random.Random], Example], tuple[str, ...]]] = {
-    "reverse": (_reverse, ("reverse: {word} =", "{word} backwards is", "spell {word} from the end:")),
-    "addition": (_addition, ("{a} + {b} =", "add {a} and {b}:", "the sum of {a} and {b} is")),
-    "sentiment": (_sentiment, ("{text}. opinion:", "review: {text}. verdict:", "{text}. good or bad?")),
-    "translation": (_translation, ("{text} in toy:", "say in toy: {text} =", "toy for {text} is")),
+    "reverse": (_reverse, ("reverse: {word} = ", "{word} backwards is ", "spell {word} from the end: ")),
+    "addition": (_addition, ("{a} + {b} = ", "add {a} and {b}: ", "the sum of {a} and {b} is ")),
+    "sentiment": (_sentiment, ("{text}. opinion: ", "review: {text}. verdict: ", "{text}. good or bad? ")),
+    "translation": (_translation, ("{text} in toy: ", "say in toy: {text} = ", "toy for {text} is ")),
 }
 
 
@@ -81,7 +82,7 @@ def examples(task: str, seed: int, n_sources: int) -> Iterator[dict[str, str]]:
         for number, template in enumerate(templates):
             yield {
                 "inputs": template.format(**fill),
-                "targets": f" {target}",
+                "targets": target,
                 "task": task,
                 "source_id": f"{task}-{source}",
                 "template_id": str(number),

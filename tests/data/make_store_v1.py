@@ -22,7 +22,7 @@ from actlas.store import (
 
 ROOT = Path(__file__).with_name("store-v1")
 DTYPES = {"base": ml_dtypes.bfloat16, "tuned": np.float32}
-ADAPTERS = {"base": (None, None), "tuned": ("c3" * 32, "float32")}
+ADAPTERS = {"base": None, "tuned": "c3" * 32}
 N_EXAMPLES = {"boolq": 3, "rte": 5}
 TOKENIZER_DIGEST = "70" * 32
 
@@ -69,8 +69,8 @@ def main() -> None:
         shutil.rmtree(ROOT)
     store = create_store(ROOT)
     for name, dtype in DTYPES.items():
-        adapter, adapter_dtype = ADAPTERS[name]
-        identity = ModelIdentity(base_digest="b1" * 32, adapter_digest=adapter, adapter_dtype=adapter_dtype)
+        adapter = ADAPTERS[name]
+        identity = ModelIdentity(base_digest="b1" * 32, adapter_digest=adapter)
         model = Model(
             name=name,
             identity=identity,

@@ -284,6 +284,7 @@ def test_one_damaged_entry_does_not_stop_the_commits_of_others(store: StoreWrite
     damaged = write_tiny(store, tiny_spec())
     unlock(damaged.path)
     (damaged.path / "manifest.json").write_text("{}")
+    (store.root / "catalog.json").unlink()
     whole = write_tiny(store, tiny_spec(task=tiny_task(3, "boolq")))
     assert [line["id"] for line in read_json(store.root / "catalog.json")["entries"]] == [whole.id]
 

@@ -112,6 +112,6 @@ def test_another_process_writes_the_same_id(store: StoreWriter, tmp_path: Path, 
 
 def test_models_with_other_adapters_have_other_digests():
     base = tiny_model().identity
-    adapted = dataclasses.replace(base, adapter_digest="cc" * 32, adapter_dtype="bfloat16")
-    widened = dataclasses.replace(adapted, adapter_dtype="float32")
-    assert len({base.digest, adapted.digest, widened.digest}) == 3
+    adapted = dataclasses.replace(base, adapter_digest="cc" * 32)
+    other = dataclasses.replace(adapted, adapter_digest="dd" * 32)
+    assert len({base.digest, adapted.digest, other.digest}) == 3

@@ -32,7 +32,7 @@ from actlas.store import (
     verify,
 )
 from actlas.store.digest import bytes_digest, canonical_json
-from actlas.store.files import read_json
+from actlas.store.files import read_json, seal
 from actlas.store.task import read_task, write_task
 from tests.store.tiny import tiny_model, tiny_spec, tiny_values, unlock, write_tiny
 
@@ -111,7 +111,7 @@ def test_a_manifest_that_contradicts_itself_is_refused(full: Store, change, mess
 def test_a_manifest_with_nan_is_refused(full: Store):
     path = full.entry(model="pythia", task="rte").path / "manifest.json"
     path.write_text('{"format": 1, "n": NaN}')
-    with pytest.raises(Corrupt, match="not a manifest of format 1"):
+    with pytest.raises(Corrupt, match="its checksum does not fit"):
         full.entries()
 
 
@@ -301,7 +301,12 @@ def test_whole_numbers_among_others_become_floats(tmp_path: Path):
 def test_a_missing_file_of_a_model_is_incomplete_and_a_changed_one_corrupt(full: Store):
     path = full.root / "models" / "pythia" / "model.json"
     body = json.loads(path.read_text())
-    path.write_text(json.dumps({name: value for name, value in body.items() if name != "width"}))
+    path.write_text(json.dumps(body | {"width": 9}))
+    with pytest.raises(Corrupt, match="its checksum does not fit"):
+        full.model("pythia")
+    body.pop("checksum")
+    body.pop("width")
+    path.write_text(json.dumps(seal(body)))
     with pytest.raises(Corrupt, match="not the identity of a model"):
         full.model("pythia")
     path.unlink()
