@@ -47,9 +47,7 @@ def undefined(reason: str) -> Cka:
     return Cka(cka=nan, se=nan, cka_biased=nan, null_mean=nan, participation_x=nan, participation_y=nan, reason=reason)
 
 
-def finalise(
-    result: PassResult, pairs: Sequence[Pair], tiling: Tiling, *, widths: Sequence[int], epsilon: float
-) -> list[Cka]:
+def finalise(result: PassResult, pairs: Sequence[Pair], tiling: Tiling, *, widths: Sequence[int]) -> list[Cka]:
     """Return the numbers of the pairs.
 
     Parameters
@@ -62,10 +60,8 @@ def finalise(
         The tiling of the pass.
     widths : sequence of int
         Features of every representation.
-    epsilon : float
-        Relative rounding error of the products.
     """
-    selves = [_finish_self(result, source, tiling, width, epsilon) for source, width in enumerate(widths)]
+    selves = [_finish_self(result, source, tiling, width) for source, width in enumerate(widths)]
     return [_finish_pair(result, pair, tiling, selves[pair[0]], selves[pair[1]]) for pair in pairs]
 
 
@@ -84,14 +80,14 @@ class _Self:
         return float(self.k.sum()) ** 2 / self.biased
 
 
-def _finish_self(result: PassResult, source: int, tiling: Tiling, width: int, epsilon: float) -> _Self:
+def _finish_self(result: PassResult, source: int, tiling: Tiling, width: int) -> _Self:
     k, sums, within = result.norms[source], result.pairs[source, source], result.within[source]
     return _Self(
         k=k,
         S=sums.total,
         biased=hsic_biased(sums.total, k, k),
         left_out=leave_group_out(sums, within, within, tiling.group_of_row),
-        reason=_degenerate(sums.total, k, width, epsilon),
+        reason=_degenerate(sums.total, k, width, result.epsilon),
     )
 
 

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import xarray as xr
 
@@ -167,7 +166,7 @@ def _run(cells: Sequence[_Cell], memory: int) -> list[Cka]:
         memory=memory,
     )
     widths = [source.width for _, source, _ in sources.values()]
-    return finalise(result, pairs, tiling, widths=widths, epsilon=float(np.finfo(np.float32).eps))
+    return finalise(result, pairs, tiling, widths=widths)
 
 
 def _record(cell: _Cell, value: Cka) -> dict[str, Any]:

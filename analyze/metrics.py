@@ -70,12 +70,14 @@ def similarity(x: npt.ArrayLike, y: npt.ArrayLike, metric: str = "cka") -> float
     sources = [ArrayRepresentation(side) for side in sides]
     result = run_pass(sources, [rows, rows], [(0, 1)], tiling, dtype=np.float64)
     widths = [source.width for source in sources]
-    [cell] = finalise(result, [(0, 1)], tiling, widths=widths, epsilon=float(np.finfo(float).eps))
+    [cell] = finalise(result, [(0, 1)], tiling, widths=widths)
     return METRICS[metric].pick(cell)
 
 
 def _matrix(array: npt.ArrayLike, name: str) -> npt.NDArray[np.float64]:
     values: npt.NDArray[Any] = np.asarray(array)
+    if not np.can_cast(values.dtype, np.float64, "same_kind"):
+        raise InvalidInput(f"{name}: expected numbers, got dtype {values.dtype}")
     if values.ndim != 2 or values.shape[1] == 0:
         raise InvalidInput(f"{name}: expected a matrix (n_examples, n_features), got shape {values.shape}")
     values = values.astype(np.float64)

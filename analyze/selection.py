@@ -13,29 +13,46 @@ Layers = Literal["matched", "all"]
 
 @dataclass(frozen=True)
 class ModelRef:
-    """A model under one rendering; written ``model`` or ``model:rendering``."""
+    """A model under one rendering; written ``model`` or ``model:rendering``.
+
+    Where several entries fit, ``@`` and a dtype or the first digits of a key choose one: ``model@bfloat16``.
+    """
 
     model: str
     rendering: str = "raw"
+    choice: str = ""
 
     def __str__(self) -> str:
-        return self.model if self.rendering == "raw" else f"{self.model}:{self.rendering}"
+        rendering = "" if self.rendering == "raw" else f":{self.rendering}"
+        return f"{self.model}{rendering}" + (f"@{self.choice}" if self.choice else "")
+
+    def fits(self, entry: Entry) -> bool:
+        """Whether an entry of the model is meant."""
+        return (entry.rendering, entry.position) == (self.rendering, "last") and (
+            entry.identity.dtype == self.choice or entry.key.startswith(self.choice)
+        )
 
 
 def parse_models(models: Sequence[str]) -> list[ModelRef]:
-    """Parse ``model`` or ``model:rendering``.
+    """Parse ``model`` or ``model:rendering``, each with or without ``@dtype`` or ``@key``.
 
     Raises
     ------
     InvalidInput
         For fewer than two models, or the same one twice.
     """
-    refs = [ModelRef(*text.split(":", 1)) for text in models]
+    refs = [_parse_model(text) for text in models]
     if len(refs) < 2:
         raise InvalidInput(f"expected at least two models to compare, got {len(refs)}")
     if twice := {str(ref) for ref in refs if refs.count(ref) > 1}:
         raise InvalidInput(f"asked for {', '.join(sorted(twice))} twice; name every model once")
     return refs
+
+
+def _parse_model(text: str) -> ModelRef:
+    name, _, choice = text.partition("@")
+    model, colon, rendering = name.partition(":")
+    return ModelRef(model, rendering if colon else "raw", choice)
 
 
 def select_tasks(store: Store, patterns: str | Sequence[str] | None) -> list[str]:
@@ -68,17 +85,34 @@ def select_entries(store: Store, refs: Iterable[ModelRef], tasks: Sequence[str])
     """
     found: dict[tuple[str, ModelRef], Entry] = {}
     for ref in refs:
-        there = {entry.task for entry in store.entries(model=ref.model, rendering=ref.rendering, position="last")}
-        chosen = [task for task in tasks if task in there]
-        if not chosen:
-            renderings = sorted({f"{ref.model}:{entry.rendering}" for entry in store.entries(model=ref.model)})
+        there = store.entries(model=ref.model)
+        fitting = [entry for entry in there if ref.fits(entry) and entry.task in tasks]
+        if not fitting:
+            names = {
+                f"{entry.model}:{entry.rendering}" + (f"@{entry.identity.dtype}" if ref.choice else "")
+                for entry in there
+            }
             raise NotFound(
-                f"{store.root}: model {ref.model!r} has no entry with rendering {ref.rendering!r} on the tasks asked "
-                f"for ({', '.join(tasks)}); it has {', '.join(renderings)} on {', '.join(sorted(there)) or 'none of them'}"
+                f"{store.root}: {ref} has no entry with rendering {ref.rendering!r} on the tasks asked for "
+                f"({', '.join(tasks)}); it has {', '.join(sorted(names))} on "
+                f"{', '.join(sorted({entry.task for entry in there}))}"
             )
-        for task in chosen:
-            found[task, ref] = store.entry(model=ref.model, task=task, rendering=ref.rendering)
+        for entry in fitting:
+            found[entry.task, ref] = _only(store, ref, [other for other in fitting if other.task == entry.task])
     return found
+
+
+def _only(store: Store, ref: ModelRef, fitting: Sequence[Entry]) -> Entry:
+    if len(fitting) > 1:
+        listing = "\n  ".join(entry.label for entry in fitting)
+        raise InvalidInput(
+            f"{store.root}: {len(fitting)} entries fit; choose one by its dtype or key, as in "
+            f"{ref.model}@{fitting[0].identity.dtype} or {ref.model}@{fitting[0].key[:8]}:\n  {listing}"
+        )
+    [entry] = fitting
+    return store.entry(
+        model=entry.model, task=entry.task, rendering=entry.rendering, position=entry.position, key=entry.key
+    )
 
 
 def model_pairs(refs: Sequence[ModelRef], layers: Layers) -> list[tuple[ModelRef, ModelRef]]:

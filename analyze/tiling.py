@@ -205,8 +205,8 @@ def plan_pass(
     fitting = [side for side in range(tiling.n_tiles, 0, -1) if estimate(side) <= memory]
     if not fitting:
         raise MemoryBudget(
-            f"comparing {len(widths)} representations of {tiling.n_rows} rows needs at least {estimate(1) / 2**20:.0f} "
-            f"MiB, allowed are {memory / 2**20:.0f} MiB; give --memory more, or fewer models or layers at once"
+            f"comparing {len(widths)} representations of {tiling.n_rows} rows needs at least {estimate(1) / 2**20:,.3f} "
+            f"MiB, allowed are {memory / 2**20:,.3f} MiB; give --memory more, or fewer models or layers at once"
         )
     side = fitting[0]
     reads = sum(len(batch.tiles) for batch in batches(tiling.n_tiles, side)) / tiling.n_tiles

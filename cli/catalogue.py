@@ -5,6 +5,7 @@ import sys
 from typing import Any
 
 import click
+from rich.console import Console
 from rich.progress import track
 
 from actlas.cli.display import bytes_text, print_json, print_table
@@ -128,7 +129,8 @@ def verify(store: str, model: str | None, as_json: bool) -> None:
         opened.model(model)
     found = verify_store(opened, model=model)
     if sys.stderr.isatty() and not as_json:
-        found = track(found, description="verify", total=len(opened.entries()), transient=True)  # type: ignore[assignment]
+        console, n_entries = Console(stderr=True), len(opened.entries(model=model))
+        found = iter(track(found, description="verify", total=n_entries, transient=True, console=console))
     results = list(found)
     problems = [problem for result in results for problem in result.problems]
     if as_json:

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from actlas.analyze import MEMORY, check_output, compare_table, curves, plot_curves, write_table
 from actlas.cli.display import print_json, print_table
-from actlas.store import InvalidInput, open_store
+from actlas.store import InvalidInput, Store, open_store
 
 _MANY_ROWS = 150  # a longer table is summed up by layer; --out has every row
 
@@ -44,22 +44,25 @@ def compare(
     Gives debiased CKA with its jackknife standard error (over source_id where the task has one), the paper's biased CKA
     with the mean that unrelated representations would have, and the number of examples and independent groups.
 
+    Where a model has several entries on a task, MODEL@DTYPE or MODEL@KEY chooses one, e.g. llama@bfloat16.
+
     \b
     Example:
       act compare lab.act llama tuned
       act compare lab.act llama tuned --tasks 'anli_*' --out cka.parquet --plot cka.png
     """
+    opened = open_store(store)
     if out is not None:
-        check_output(out, (".parquet", ".csv"))
+        _check_output(out, (".parquet", ".csv"), opened)
     if plot is not None:
-        check_output(plot, (".png", ".svg"))
+        _check_output(plot, (".png", ".svg"), opened)
         if layers != "matched":
             raise InvalidInput("--plot draws curves by layer; it needs --layers matched")
     budget = _bytes(memory)
     console = Console(stderr=True)
     with console.status("compare") as status:
         table = compare_table(
-            open_store(store),
+            opened,
             models,
             tasks=tasks or None,
             layers=layers,  # type: ignore[arg-type]
@@ -76,12 +79,18 @@ def compare(
         print_comparison(table)
 
 
+def _check_output(path: Path, suffixes: tuple[str, ...], store: Store) -> None:
+    if path.resolve().is_relative_to(store.root.resolve()):
+        raise InvalidInput(f"{path}: lies inside the store, which holds activations only; choose another path")
+    check_output(path, suffixes)
+
+
 def _bytes(text: str) -> int:
     try:
         value = int(parse_bytes(text))
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise InvalidInput(f"--memory {text!r}: expected a size such as 4GiB or 500MB") from error
-    if value <= 0:
+    if value <= 0 or not text.strip():  # Dask takes no text at all for one byte
         raise InvalidInput(f"--memory {text!r}: expected a size above zero")
     return value
 
@@ -91,8 +100,8 @@ def print_comparison(table: pd.DataFrame) -> None:
     label = table["model_a"] + " and " + table["model_b"]
     if len(table) > _MANY_ROWS and (table["layer_a"] == table["layer_b"]).all():
         rows = [
-            (name, layer, f"{row.median:.4f}", f"{row.low:.4f}", f"{row.high:.4f}", int(row.tasks))
-            for (name, layer), row in zip(*_summary(table, label), strict=True)
+            (name, layer, f"{median:.4f}", f"{low:.4f}", f"{high:.4f}", n_tasks)
+            for (name, layer), low, median, high, n_tasks in curves(table, label).itertuples(name=None)
         ]
         print_table(
             ["models", "layer", "median cka", "quartile 1", "quartile 3", "tasks"], rows, right=["layer", "tasks"]
@@ -113,11 +122,6 @@ def print_comparison(table: pd.DataFrame) -> None:
         "remarks": (table["flags"] + "; " + table["reason"]).str.strip("; "),
     }
     print_table(list(shown), zip(*shown.values(), strict=True), right=["layer", "n", "groups", "dropped"])
-
-
-def _summary(table: pd.DataFrame, label: "pd.Series[str]") -> tuple[list[tuple[str, int]], list[pd.Series]]:
-    summary = curves(table, label)
-    return list(summary.index), [row for _, row in summary.iterrows()]
 
 
 def _layers(table: pd.DataFrame) -> "pd.Series[str]":

@@ -97,10 +97,16 @@ def _checkpoints(
         raise InvalidInput(
             "--trained-on speaks of one checkpoint; ingest adapters that were tuned on different tasks one by one"
         )
-    return [
+    checkpoints = [
         Checkpoint(base=model, revision=revision, adapter=adapter, name=name, trained_on=trained_on)
         for adapter, name in zip(places, names or (None,) * len(places), strict=True)
     ]
+    for checkpoint in checkpoints:
+        try:
+            checkpoint.slug  # noqa: B018  a name that cannot be used is found out before any file is read
+        except InvalidInput as error:
+            raise InvalidInput(f"{error}; choose one with --name") from error
+    return checkpoints
 
 
 def _print(report: Report, as_json: bool) -> None:

@@ -1,6 +1,9 @@
 """The command `act`: its commands, and what happens to errors."""
 
+import contextlib
 import importlib
+import inspect
+import os
 import sys
 from typing import Any
 
@@ -25,7 +28,11 @@ EXTRAS = {
     "peft": "ingest",
     "safetensors": "ingest",
     "tokenizers": "ingest",
+    "huggingface_hub": "ingest",
+    "jinja2": "ingest",
 }
+
+_EXAMPLE = "\b\nExample:"
 
 
 class LazyGroup(click.Group):
@@ -50,13 +57,20 @@ class LazyGroup(click.Group):
             raise ActError(
                 f"act {cmd_name} needs {error.name}; install it with: pip install 'actlas[{extra}]'"
             ) from error
-        command: click.Command = getattr(module, cmd_name)
-        return command
+        return with_example_last(getattr(module, cmd_name))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, summary) for name, (_, summary) in sorted(COMMANDS.items())])
+
+
+def with_example_last(command: click.Command) -> click.Command:
+    """Move the example of a command's docstring below its options: the last lines of a page are those that are read."""
+    text, example, lines = inspect.cleandoc(command.help or "").partition(_EXAMPLE)
+    if example:
+        command.help, command.epilog = text.rstrip(), example + lines
+    return command
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -72,6 +86,9 @@ def act() -> None:
     """
 
 
+with_example_last(act)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run `act`: exit 0 when all is well, 1 with one message for what a user can mend, 2 for wrong usage."""
     sys.exit(run(arguments))
@@ -81,13 +98,30 @@ def run(arguments: list[str] | None = None) -> int:
     """Run `act` and return its exit code."""
     try:
         result: Any = act.main(arguments, prog_name="act", standalone_mode=False)
+        sys.stdout.flush()  # a full disk or a closed pipe may show only now
     except click.ClickException as error:
         error.show()
         return error.exit_code
     except ActError as error:
         click.echo(f"Error: {error}", err=True)
         return 1
+    except OSError as error:
+        _discard_output()
+        if not isinstance(error, BrokenPipeError):  # who closed the pipe has read enough
+            where = f"{error.filename}: " if error.filename else ""
+            click.echo(f"Error: {where}{error.strerror or error}", err=True)
+        return 1
     except click.Abort:
+        # An interrupted call of zarr leaves a coroutine behind, and Python says so when it is thrown away.
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
         click.echo("Stopped. Nothing is half-written; the same command goes on where this one stopped.", err=True)
         return 1
     return result if isinstance(result, int) else 0
+
+
+def _discard_output() -> None:
+    """Let what is still to be printed go nowhere, or Python would try again as it ends, and complain."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    with contextlib.suppress(OSError):  # an output without a descriptor, as in tests, has nothing to be closed
+        os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)

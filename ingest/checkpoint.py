@@ -17,6 +17,8 @@ from actlas.store.digest import file_digest, json_digest
 # Bookkeeping that says nothing about what a checkpoint computes.
 _BASE_NOISE = ("_name_or_path", "transformers_version", "_commit_hash")
 _ADAPTER_NOISE = ("base_model_name_or_path", "revision", "peft_version", "inference_mode", "auto_mapping", "task_type")
+# Settings with which PEFT rewrites the base's weights (KaSA) or with which the backbone alone computes something else.
+_UNLIKE_LORA = ("alora_invocation_tokens", "arrow_config", "kasa_config", "monteclora_config")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,17 +146,17 @@ def find_base(name: str, revision: str | None = None) -> Base:
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
         config = AutoConfig.from_pretrained(directory, **local)
-    except (OSError, ValueError, KeyError) as error:
-        raise Source(f"{directory}: transformers cannot read its config.json ({_first_line(error)})") from error
+    except Exception as error:  # its checks of values raise errors of their own
+        raise Source(f"{directory}: transformers cannot read its config.json ({_one_line(error)})") from error
     try:
         tokenizer = AutoTokenizer.from_pretrained(directory, **local)
     except Exception as error:  # every tokenizer fails in its own way
-        raise Source(f"{directory}: its tokenizer cannot be loaded ({_first_line(error)})") from error
+        raise Source(f"{directory}: its tokenizer cannot be loaded ({_one_line(error)})") from error
     return Base(directory, digest, config, tokenizer, tokenizer_digest(tokenizer))
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def _refuse(directory: Path, config: dict[str, Any]) -> None:
@@ -217,6 +219,11 @@ def find_adapter(name: str, base: Base, base_name: str, *, allow_base_mismatch: 
     if config.get("bias", "none") != "none" or config.get("layer_replication"):
         raise Source(
             f"{directory}: it changes the base's biases or layers, not only adds to them; that is not supported"
+        )
+    if special := [name for name in _UNLIKE_LORA if config.get(name)]:
+        raise Source(
+            f"{directory}: {special[0]} makes it more than low-rank matrices beside the base's weights (it rewrites those "
+            "weights, or needs PEFT's own forward pass); that is not supported"
         )
     if not allow_base_mismatch:
         _check_base(directory, config.get("base_model_name_or_path"), base, base_name)

@@ -113,7 +113,7 @@ def plan_residents(
     """Group checkpoints by base and work out every entry; parameters as in `ingest`."""
     if not checkpoints or not tasks or not renderings:
         raise InvalidInput("expected at least one checkpoint, one task and one rendering")
-    _check_names(checkpoints)
+    _check_names(checkpoints, tasks)
     residents: dict[tuple[str, str | None], Resident] = {}
     tokenized: dict[tuple[int, str, str], TokenizedTask] = {}
     for checkpoint in checkpoints:
@@ -142,10 +142,11 @@ def plan_residents(
     return list(residents.values())
 
 
-def _check_names(checkpoints: Sequence[Checkpoint]) -> None:
-    names = [checkpoint.slug for checkpoint in checkpoints]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise InvalidInput(f"two checkpoints are called {', '.join(twice)}; give each its own name")
+def _check_names(checkpoints: Sequence[Checkpoint], tasks: Sequence[Task]) -> None:
+    named = {"checkpoints": [checkpoint.slug for checkpoint in checkpoints], "tasks": [task.slug for task in tasks]}
+    for what, names in named.items():
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise InvalidInput(f"two {what} are called {', '.join(twice)}; give each its own name")
 
 
 def _tasks_of(checkpoint: Checkpoint, tasks: Sequence[Task], all_tasks: bool) -> Iterator[Task]:

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from actlas.ingest.checkpoint import Adapter, Base, quiet_transformers
 from actlas.store import Mismatch, Source
 
 TORCH_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+_COPY = ".base_layer."  # in the names of the base's own tensors that PEFT saves beside an adapter of embeddings
 
 
 def load_base(base: Base, dtype: str, device: str) -> PreTrainedModel:
@@ -70,37 +73,68 @@ def adapted(model: PreTrainedModel, adapter: Adapter | None) -> Iterator[None]:
     Source
         When the adapter's tensors are not those that its configuration asks for, or cannot be read.
     Mismatch
-        When their shapes are another model's.
+        When their shapes are another model's, or copies of the base's tensors are not the base's.
     """
     if adapter is None:
         yield
         return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PEFT warns where we raise
-        try:
-            # autocast would turn half-precision adapters into float32, another computation by 2 percent
-            adapted_model = PeftModel.from_pretrained(
-                model, str(adapter.directory), is_trainable=False, autocast_adapter_dtype=False
-            )
-        except SafetensorError as error:
-            raise Source(f"{adapter.directory}: its weights cannot be read ({error})") from error
-        except (RuntimeError, ValueError) as error:
-            raise Mismatch(f"{adapter.directory}: it does not fit {type(model).__name__}: {error}") from error
+    _check_copies(model, adapter)
+    # PEFT's own unload() leaves an adapter's modules_to_save in the base: its modules are put back one by one.
+    children = {module: dict(module._modules) for module in model.modules()}
     try:
+        adapted_model = _load_adapter(model, adapter)
         _check_adapter(adapted_model, adapter, model.dtype)
         adapted_model.eval()
         yield
     finally:
-        adapted_model.unload()
+        for module, own in children.items():
+            module._modules.clear()
+            module._modules.update(own)
+        vars(model).pop("peft_config", None)
         model.eval()
 
 
+def _check_copies(model: PreTrainedModel, adapter: Adapter) -> None:
+    """Refuse an adapter whose copies of the base's tensors are others: PEFT would load them over the resident base."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    for path in adapter.directory.glob("*.safetensors"):
+        for name, tensor in _copies(path, adapter):
+            own = parameters.get(name.removeprefix("base_model.model.").replace(_COPY, "."))
+            if own is None or own.shape != tensor.shape or not torch.equal(own.cpu(), tensor.to(own.dtype)):
+                raise Mismatch(
+                    f"{adapter.directory}: it holds a copy of the base's own tensor {name}, and it is not the base's; the "
+                    "adapter belongs to another base or to one with a changed vocabulary"
+                )
+
+
+def _copies(path: Path, adapter: Adapter) -> Iterator[tuple[str, torch.Tensor]]:
+    try:
+        with safe_open(path, "pt") as file:
+            yield from ((name, file.get_tensor(name)) for name in file.keys() if _COPY in name)  # noqa: SIM118
+    except SafetensorError as error:
+        raise Source(f"{adapter.directory}: its weights cannot be read ({error})") from error
+
+
+def _load_adapter(model: PreTrainedModel, adapter: Adapter) -> PeftModel:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PEFT warns where we raise
+        try:
+            # autocast would turn half-precision adapters into float32, another computation by 2 percent
+            return PeftModel.from_pretrained(
+                model, str(adapter.directory), is_trainable=False, autocast_adapter_dtype=False
+            )
+        except (RuntimeError, ValueError) as error:
+            raise Mismatch(f"{adapter.directory}: it does not fit {type(model).__name__}: {error}") from error
+
+
 def _check_adapter(adapted_model: PeftModel, adapter: Adapter, dtype: torch.dtype) -> None:
-    state: dict[str, Any] = get_peft_model_state_dict(adapted_model, save_embedding_layers=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PEFT takes the biases of lora_bias for shards that were not gathered
+        state: dict[str, Any] = get_peft_model_state_dict(adapted_model, save_embedding_layers=False)
     stored: set[str] = set()
     for path in adapter.directory.glob("*.safetensors"):
         with safe_open(path, "pt") as file:
-            stored |= set(file.keys())
+            stored |= {name for name in file.keys() if _COPY not in name}  # noqa: SIM118
     missing, unexpected = sorted(state.keys() - stored), sorted(stored - state.keys())
     if missing or unexpected:
         raise Source(

@@ -1,11 +1,10 @@
 """Renderings: how an example becomes the text and the tokens that a model sees."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from jinja2 import TemplateError
 
 from actlas.store import InvalidInput, Source, Task
 from actlas.store.digest import bytes_digest, json_digest
@@ -14,6 +13,10 @@ RenderingName = Literal["raw", "chat"]
 RENDERINGS: tuple[RenderingName, ...] = ("raw", "chat")
 
 FROZEN_DATE = "01 Jan 2024"  # templates that ask for today's date would give other activations every day
+
+# Before the template, a macro in the place of its clock: transformers makes text of a function passed to it. The newline
+# is dropped (trim_blocks) and lets the template begin on a line of its own.
+_FROZEN_CLOCK = "{% macro strftime_now(format) %}" + FROZEN_DATE + "{% endmacro %}\n"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,19 +119,19 @@ def _encode_raw(prompts: Sequence[str], tokenizer: Any) -> list[list[int]]:
 
 
 def _encode_chat(prompts: Sequence[str], tokenizer: Any) -> list[list[int]]:
-    frozen: Callable[[str], str] = lambda _format: FROZEN_DATE  # noqa: E731  overrides the template's clock
+    template = _FROZEN_CLOCK + chat_template(tokenizer)
     try:
         texts = [
             tokenizer.apply_chat_template(
                 [{"role": "user", "content": prompt}],
+                chat_template=template,
                 add_generation_prompt=True,
                 tokenize=False,
-                strftime_now=frozen,
                 date_string=FROZEN_DATE,
             )
             for prompt in prompts
         ]
-    except (TemplateError, TypeError, KeyError) as error:
+    except Exception as error:  # a template can fail in any way that Python can
         raise Source(f"{tokenizer.name_or_path}: the chat template cannot be rendered ({error})") from error
     encoded: list[list[int]] = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
     return encoded

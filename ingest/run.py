@@ -130,12 +130,11 @@ def ingest(
             f"{root}: the hidden states need up to {forecast.n_bytes / 2**30:.1f} GiB, {forecast.free_bytes / 2**30:.1f} GiB "
             "are free; free some space, or choose fewer --layers"
         )
-    writer = open_writer(root) if _is_there(root) else create_store(root)
     written = [
         entry
         for resident in residents
         if any(run.jobs for run in resident.runs)
-        for entry in _run_resident(writer, resident, device, progress)
+        for entry in _run_resident(root, resident, device, progress)
     ]
     return Report(forecast=forecast, written=tuple(written), present=tuple(present))
 
@@ -196,7 +195,8 @@ def _forecast(root: Path, residents: Sequence[Resident], n_present: int, device:
 
 def _n_parameters(resident: Resident) -> int:
     weights = resident.base.directory.glob("*.safetensors")
-    return sum(path.stat().st_size for path in weights) // STORED[resident.dtype].itemsize
+    own = str(resident.base.config.dtype or "float32").removeprefix("torch.")  # the files', not what is computed in
+    return sum(path.stat().st_size for path in weights) // int(getattr(torch, own).itemsize)
 
 
 def _matrix_rate(device: str, dtype: str) -> float:
@@ -255,7 +255,7 @@ def _spec(resident: Resident, run: Run, job: Job, norm_width: int | None) -> Ent
     )
 
 
-def _run_resident(writer: StoreWriter, resident: Resident, device: str, progress: Progress) -> Iterator[Entry]:
+def _run_resident(root: Path, resident: Resident, device: str, progress: Progress) -> Iterator[Entry]:
     model = load_base(resident.base, resident.dtype, device)
     capture = Capture(model, resident.layers)
     for run in resident.runs:
@@ -263,6 +263,8 @@ def _run_resident(writer: StoreWriter, resident: Resident, device: str, progress
             continue
         with adapted(model, run.adapter):
             conformance = check_conformance(model, choose_probes(run.jobs[0].tokenized.token_ids))
+            # Only now: a model that is refused leaves no empty store behind.
+            writer = open_writer(root) if _is_there(root) else create_store(root)
             for job in run.jobs:
                 progress.entry(f"{run.checkpoint.slug} / {job.task.slug} / {job.rendering}")
                 yield _run_job(writer, resident, run, job, model, capture, conformance, progress)

@@ -39,20 +39,21 @@ class Fields:
         """
         used = self._find(row, where)
         example: dict[str, Any] = {name: _text(row, source, where) for name, source in used.items()}
-        if "instruction" in used.values() and row.get("input"):  # Alpaca's optional second half of the prompt
+        is_alpaca = used["prompt"] == "instruction"
+        if is_alpaca and row.get("input"):  # Alpaca's optional second half of the prompt
             example["prompt"] += "\n\n" + _text(row, "input", where)
-        taken = {*used.values(), *self.names.values(), *(("input",) if "instruction" in used.values() else ())}
+        taken = {*used.values(), *self.names.values(), *(("input",) if is_alpaca else ())}
         for name, value in row.items():
             if name not in taken and name not in ("example_id", *used):
                 example[name] = _as_text(value) if name in _TEXT_COLUMNS else _scalar(value)
         for name, source in self.names.items():
-            if name not in used:
+            if name not in used and name != "task":
                 example[name] = _as_text(_field(row, source, where))
         return example
 
     def _find(self, row: Mapping[str, Any], where: str) -> dict[str, str]:
         if "prompt" in self.names:
-            return {name: self.names[name] for name in ("prompt", "target") if name in self.names}
+            return {"prompt": self.names["prompt"], "target": self.names.get("target", "target")}
         known = {"inputs": "targets", "instruction": "output", "prompt": "target"}
         for prompt, target in known.items():
             if prompt in row:
@@ -123,16 +124,23 @@ def load_tasks(sources: Sequence[str], fields: Fields = Fields()) -> list[Task]:
 
 def _split_name(source: str) -> tuple[str | None, Path]:
     name, equals, path = source.partition("=")
-    if equals and not Path(source).exists():
+    if equals and not _exists(Path(source)):
         return check_slug(name, "task"), Path(path)
     return None, Path(source)
 
 
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long, or a loop of links
+        return False
+
+
 def _files(path: Path) -> list[Path]:
-    if not path.exists():
+    if not _exists(path):
         raise NotFound(f"no tasks file at {path}: expected a .jsonl or .parquet file, or a directory of such")
     if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
+        files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES and file.is_file())
         if not files:
             raise InvalidInput(f"{path}: expected .jsonl or .parquet files in this directory, got none")
         return files
@@ -146,7 +154,8 @@ def _read_file(path: Path, name: str | None, fields: Fields) -> Iterator[tuple[s
     task_field, empty = fields.names.get("task", "task"), True
     for where, row in rows:
         empty = False
-        task = name or (str(row[task_field]) if task_field in row else path.stem)
+        is_split = name is None and (task_field in row or "task" in fields.names)
+        task = _text(row, task_field, where) if is_split else name or path.stem
         example = fields.example({key: value for key, value in row.items() if key != task_field}, where)
         example.pop("task", None)
         yield check_slug(task, f"{where}: task"), example
@@ -155,7 +164,11 @@ def _read_file(path: Path, name: str | None, fields: Fields) -> Iterator[tuple[s
 
 
 def _read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    with path.open("rb") as file:
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise InvalidInput(f"{path}: cannot be read ({error.strerror})") from error
+    with file:
         for number, line in enumerate(file, start=1):
             where = f"{path}, line {number}"
             if not line.strip():
@@ -171,19 +184,22 @@ def _read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _read_parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
-        table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
+        rows = pq.ParquetFile(path).read().to_pylist()
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise InvalidInput(f"{path}: not a readable Parquet file ({error})") from error
-    for number, row in enumerate(table.to_pylist(), start=1):
+    for number, row in enumerate(rows, start=1):
         yield f"{path}, row {number}", row
 
 
 def _one_type_a_column(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Make columns that mix types text, so that every column has one type wherever it is kept."""
+    """Make columns that mix types text, so that every column has one type wherever it is kept.
+
+    Whole numbers among others become floats when the task is made.
+    """
     kinds: dict[str, set[type]] = {}
     for row in rows:
         for name, value in row.items():
             if value is not None:
                 kinds.setdefault(name, set()).add(type(value))
-    mixed = {name for name, types in kinds.items() if len(types) > 1}
+    mixed = {name for name, types in kinds.items() if len(types) > 1 and types != {int, float}}
     return [{name: _as_text(v) if name in mixed else v for name, v in row.items()} for row in rows] if mixed else rows

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from actlas.analyze import check_output, compare_table, curves, plot_curves, write_table
-from actlas.cli.demo.corpus import TASKS, base_text, examples, write_tasks
+from actlas.cli.demo.corpus import TASKS, base_lines, examples, task_words, write_tasks
 from actlas.cli.demo.training import (
     ADAPTER_STEPS,
     BASE_STEPS,
@@ -27,7 +27,7 @@ from actlas.ingest import ingest as run_ingest
 from actlas.ingest.checkpoint import quiet_transformers
 from actlas.store import InvalidInput, open_store
 
-N_TRAINING_SOURCES = 2000
+N_TRAINING_SOURCES = 1000
 
 
 @click.command()
@@ -91,7 +91,7 @@ def _train_all(directory: Path, seed: int) -> list[Checkpoint]:
         def adapter(rows: Sequence[dict[str, str]], n_steps: int) -> Callable[[Path, Step], None]:
             return lambda path, step: train_adapter(path, base, rows, n_steps, seed, step)
 
-        train("base", BASE_STEPS, lambda path, step: train_base(path, base_text(seed), seed, step))
+        train("base", BASE_STEPS, lambda path, step: train_base(path, base_lines(seed), task_words(), seed, step))
         train("multitask", MULTITASK_STEPS, adapter(everything, MULTITASK_STEPS))
         for task, rows in training.items():
             train(f"control-{task}", ADAPTER_STEPS, adapter(rows, ADAPTER_STEPS))

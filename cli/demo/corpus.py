@@ -8,68 +8,54 @@ from pydoc_data import topics
 
 N_SOURCES = 80  # sources of each task; every one is rendered by every template
 
-# The toy world: enough words for sentences, opinions and a made-up language.
-NOUNS = [
-    "cat",
-    "dog",
-    "horse",
-    "river",
-    "stone",
-    "garden",
-    "window",
-    "soldier",
-    "teacher",
-    "baker",
-    "market",
-    "island",
-    "winter",
-    "letter",
-    "hammer",
-    "candle",
-]
-VERBS = ["sees", "likes", "finds", "follows", "paints", "carries", "forgets", "visits"]
-ADJECTIVES = ["red", "old", "quiet", "small", "heavy", "bright", "narrow", "golden"]
-GOOD = ["lovely", "splendid", "charming", "brilliant", "delicious", "wonderful", "superb", "gentle"]
-BAD = ["awful", "dreadful", "boring", "broken", "bitter", "horrible", "shabby", "cruel"]
-THINGS = ["soup", "film", "song", "hotel", "novel", "garden", "concert", "service"]
-WORDS = [*NOUNS, *VERBS, *ADJECTIVES]
+# The toy world.
+KINDS = {
+    "animal": ("cat", "dog", "horse", "sheep", "rabbit", "spider", "parrot", "beetle"),
+    "person": ("soldier", "teacher", "baker", "singer", "doctor", "sailor", "farmer", "painter"),
+    "place": ("river", "garden", "market", "island", "valley", "harbour", "village", "castle"),
+    "tool": ("hammer", "needle", "ladder", "shovel", "pencil", "kettle", "bucket", "candle"),
+}
+PAST = {"sees": "saw", "finds": "found", "draws": "drew", "hides": "hid", "leaves": "left", "meets": "met"}
+OPPOSITES = {"old": "young", "small": "large", "heavy": "light", "bright": "dark", "narrow": "wide", "slow": "fast"}
+NOUNS, VERBS, ADJECTIVES = [noun for nouns in KINDS.values() for noun in nouns], list(PAST), list(OPPOSITES)
+GOOD = ("lovely", "splendid", "charming", "brilliant", "delicious", "wonderful", "superb", "gentle")
+BAD = ("awful", "dreadful", "boring", "broken", "bitter", "horrible", "shabby", "cruel")
+THINGS = ("soup", "film", "song", "hotel", "novel", "play", "concert", "service")
 
 Example = tuple[dict[str, str], str]  # what fills a template, and the target
-
-
-def _reverse(generator: random.Random) -> Example:
-    word = generator.choice(WORDS)[:4] + generator.choice("abcdefghijklmnopqrstuvwxyz")
-    return {"word": word}, word[::-1]
-
-
-def _addition(generator: random.Random) -> Example:
-    a, b = generator.randrange(100), generator.randrange(100)
-    return {"a": str(a), "b": str(b)}, str(a + b)
 
 
 def _sentiment(generator: random.Random) -> Example:
     good = generator.random() < 0.5
     first, second = generator.sample(GOOD if good else BAD, 2)
-    text = f"the {generator.choice(THINGS)} was {first} and {second}"
-    return {"text": text}, "good" if good else "bad"
+    return {"text": f"the {generator.choice(THINGS)} was {first} and {second}"}, "good" if good else "bad"
 
 
-def _translation(generator: random.Random) -> Example:
-    words = [generator.choice(ADJECTIVES), generator.choice(NOUNS), generator.choice(VERBS)]
-    return {"text": " ".join(words)}, " ".join(_toy_language(word) for word in words)
+def _sentence(generator: random.Random, answers: dict[str, str]) -> Example:
+    """Return a sentence of the toy world and, for the one of its words that `answers` knows, the answer."""
+    adjective, noun, verb = generator.choice(ADJECTIVES), generator.choice(NOUNS), generator.choice(VERBS)
+    text = f"the {adjective} {noun} {verb} the {generator.choice(THINGS)}"
+    return {"text": text}, next(answers[word] for word in (adjective, noun, verb) if word in answers)
 
 
-def _toy_language(word: str) -> str:
-    return word[1:] + word[0] + "o"
+def _category(generator: random.Random) -> Example:
+    return _sentence(generator, {noun: kind for kind, nouns in KINDS.items() for noun in nouns})
 
 
-# Each task's generator of sources, and its templates. A template ends in a space: the state at the prompt's last token
-# is then the one that the answer's first letter comes from.
+def _opposite(generator: random.Random) -> Example:
+    return _sentence(generator, OPPOSITES)
+
+
+def _tense(generator: random.Random) -> Example:
+    return _sentence(generator, PAST)
+
+
+# Each task's generator of sources, and its templates, which end in different words.
 TASKS: dict[str, tuple[Callable[[random.Random], Example], tuple[str, ...]]] = {
-    "reverse": (_reverse, ("reverse: {word} = ", "{word} backwards is ", "spell {word} from the end: ")),
-    "addition": (_addition, ("{a} + {b} = ", "add {a} and {b}: ", "the sum of {a} and {b} is ")),
-    "sentiment": (_sentiment, ("{text}. opinion: ", "review: {text}. verdict: ", "{text}. good or bad? ")),
-    "translation": (_translation, ("{text} in toy: ", "say in toy: {text} = ", "toy for {text} is ")),
+    "sentiment": (_sentiment, ("{text}. opinion:", "a review: {text}. so it was", "{text}. good or bad?")),
+    "category": (_category, ("{text}. kind of the first:", "{text}. the first is a", "{text}. what is it?")),
+    "opposite": (_opposite, ("{text}. opposite:", "{text}. no, it is", "{text}. how is it not?")),
+    "tense": (_tense, ("{text}. past:", "{text}. yesterday it", "{text}. and before?")),
 }
 
 
@@ -97,15 +83,24 @@ def write_tasks(directory: Path, seed: int) -> None:
         (directory / f"{task}.jsonl").write_text("\n".join(lines) + "\n")
 
 
-def base_text(seed: int) -> str:
+def base_lines(seed: int) -> list[str]:
     """Return what the base is trained on: the Python manual that Python ships, between sentences of the toy world."""
     generator = random.Random(f"base {seed}")  # noqa: S311
     manual = [line.strip() for topic in sorted(topics.topics) for line in topics.topics[topic].splitlines()]
-    lines = [line for line in manual if len(line) > 40 and line.isascii()]
+    lines = [line.lower() for line in manual if len(line) > 40 and line.isascii()]
+    words = task_words()
     for _ in range(len(lines)):
         subject, other = generator.sample(NOUNS, 2)
         lines.append(f"the {generator.choice(ADJECTIVES)} {subject} {generator.choice(VERBS)} the {other}.")
-        lines.append(f"{generator.randrange(100)} or {generator.randrange(100)} {other}s")
         lines.append(f"the {generator.choice(THINGS)} was {generator.choice([*GOOD, *BAD])}.")
+        lines.append(" ".join(generator.sample(words, 6)))  # a word never read could never be said
     generator.shuffle(lines)
-    return "\n".join(lines)
+    return lines
+
+
+def task_words() -> list[str]:
+    """Return every word that prompts and targets may need."""
+    templates = [template.format(text="") for _, each in TASKS.values() for template in each]
+    answers = ["good", "bad", "the", "was", "and", *KINDS, *PAST.values(), *OPPOSITES.values()]
+    words = " ".join([*templates, *answers, *NOUNS, *VERBS, *ADJECTIVES, *GOOD, *BAD, *THINGS])
+    return sorted(set(words.split()))

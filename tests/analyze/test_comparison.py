@@ -1,0 +1,297 @@
+"""compare: joins, row sets, refusals, and the numbers through a real store."""
+
+from pathlib import Path
+
+import dask
+import ml_dtypes
+import numpy as np
+import pandas as pd
+import pytest
+
+from actlas.analyze import compare, compare_table
+from actlas.store import Corrupt, InvalidInput, Mismatch, NotFound, Store, open_store
+from tests.analyze.stores import plain_biased, plain_cka, plain_jackknife, put, related, store_of
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "lab.act"
+
+
+def pair_store(root: Path, n: int = 60, n_layers: int = 3) -> tuple[Store, np.ndarray, np.ndarray]:
+    x, y = related(n, 16, 12, n_layers=n_layers)
+    return store_of(root, {"base": x, "tuned": y}), x, y
+
+
+def test_matched_layers_are_compared_by_id_with_error_and_counts(root: Path):
+    store, x, y = pair_store(root)
+    table = compare_table(store, ["base", "tuned"])
+    assert table["layer_a"].tolist() == table["layer_b"].tolist() == [0, 1, 2]
+    for layer, row in enumerate(table.itertuples()):
+        assert row.cka == pytest.approx(plain_cka(x[layer], y[layer]), abs=1e-6)
+        assert row.cka_biased == pytest.approx(plain_biased(x[layer], y[layer]), abs=1e-6)
+        assert row.cka_se == pytest.approx(plain_jackknife(x[layer], y[layer], range(60)), rel=1e-4)
+        assert (row.n, row.groups, row.dropped, row.unmatched, row.p, row.q) == (60, 60, 0, 0, 16, 12)
+        assert row.flags == "rows assumed independent"
+        assert row.reason == ""
+    assert table["entry_a"].unique().tolist() == [store.entry(model="base", task="rte").id]
+
+
+@pytest.mark.parametrize("dtype", ["float16", ml_dtypes.bfloat16])
+def test_half_precision_is_compared_as_it_is_stored(root: Path, dtype: object):
+    x, y = (side.astype(dtype) for side in related(80, 20, 20))
+    table = compare_table(store_of(root, {"base": x, "tuned": y}), ["base", "tuned"])
+    assert table["cka"][0] == pytest.approx(plain_cka(x[0].astype(float), y[0].astype(float)), abs=1e-6)
+
+
+def test_rows_are_joined_by_example_whatever_their_order(root: Path):
+    x, y = related(50, 8, 8)
+    order = np.random.default_rng(0).permutation(50)
+    put(root, "base", x)
+    put(root, "tuned", y[:, order], ids=order.tolist())
+    assert compare_table(open_store(root), ["base", "tuned"])["cka"][0] == pytest.approx(
+        plain_cka(x[0], y[0]), abs=1e-6
+    )
+
+
+def test_only_shared_examples_count_and_the_others_are_said(root: Path):
+    x, y = related(50, 8, 8)
+    put(root, "base", x[:, :40], ids=range(40))
+    put(root, "tuned", y[:, 10:], ids=range(10, 50))
+    [row] = compare_table(open_store(root), ["base", "tuned"]).itertuples()
+    assert (row.n, row.unmatched) == (30, 20)
+    assert row.cka == pytest.approx(plain_cka(x[0, 10:40], y[0, 10:40]), abs=1e-6)
+
+
+def test_rows_that_are_not_finite_are_dropped_from_both_sides_together(root: Path):
+    x, y = related(60, 8, 8, n_layers=2)
+    x[1, 3, 2], y[1, 40, 0] = np.nan, np.inf
+    table = compare_table(store_of(root, {"base": x, "tuned": y}), ["base", "tuned"])
+    assert table["dropped"].tolist() == [0, 2]
+    kept = [row for row in range(60) if row not in (3, 40)]
+    assert table["cka"][0] == pytest.approx(plain_cka(x[0], y[0]), abs=1e-6)
+    assert table["cka"][1] == pytest.approx(plain_cka(x[1, kept], y[1, kept]), abs=1e-6)
+    assert table["cka_se"][1] == pytest.approx(plain_jackknife(x[1, kept], y[1, kept], kept), rel=1e-4)
+
+
+def test_losing_over_a_tenth_of_the_rows_is_nan_with_the_reason(root: Path):
+    x, y = related(50, 8, 8)
+    x[0, :6] = np.nan
+    [row] = compare_table(store_of(root, {"base": x, "tuned": y}), ["base", "tuned"]).itertuples()
+    assert np.isnan([row.cka, row.cka_se]).all()
+    assert row.reason == "6 of 50 rows are not finite"
+
+
+def test_a_third_model_that_loses_rows_changes_no_bit_of_the_others(root: Path):
+    x, y = related(60, 8, 8)
+    z = related(60, 8, 8, seed=5)[0]
+    z[0, :5] = np.nan
+    store = store_of(root, {"base": x, "tuned": y, "third": z})
+    [alone] = compare_table(store, ["base", "tuned"]).to_dict("records")
+    table = compare_table(store, ["third", "base", "tuned"])
+    assert table[(table.model_a == "base") & (table.model_b == "tuned")].to_dict("records") == [alone]
+    assert sorted(table["n"]) == [55, 55, 60]
+
+
+def test_the_jackknife_deletes_whole_sources_where_the_task_names_them(root: Path):
+    x, y = related(60, 8, 8)
+    sources = [f"source {row % 12}" for row in range(60)]
+    store = store_of(root, {"base": x, "tuned": y}, columns={"source_id": sources})
+    [row] = compare_table(store, ["base", "tuned"]).itertuples()
+    assert (row.n, row.groups, row.flags) == (60, 12, "")
+    assert row.cka == pytest.approx(plain_cka(x[0], y[0]), abs=1e-6)
+    assert row.cka_se == pytest.approx(plain_jackknife(x[0], y[0], sources), rel=1e-4)
+
+
+def test_examples_without_a_source_stand_alone(root: Path):
+    x, y = related(20, 8, 8)
+    sources = ["a", "a", "a", *[None] * 17]
+    [row] = compare_table(
+        store_of(root, {"base": x, "tuned": y}, columns={"source_id": sources}), ["base", "tuned"]
+    ).itertuples()
+    assert row.groups == 18
+
+
+def test_four_examples_give_cka_and_the_reason_for_the_missing_error(root: Path):
+    x, y = related(4, 8, 8)
+    [row] = compare_table(store_of(root, {"base": x, "tuned": y}), ["base", "tuned"]).itertuples()
+    assert np.isfinite(row.cka)
+    assert np.isnan(row.cka_se)
+    assert "under 4 rows remain" in row.reason
+    assert "n < p" in row.flags
+
+
+def test_all_layers_are_every_pair_once(root: Path):
+    store, x, y = pair_store(root)
+    table = compare_table(store, ["base", "tuned"], layers="all")
+    assert len(table) == 6 * 7 // 2
+    states = {"base": x, "tuned": y}
+    for row in table.itertuples():
+        expected = plain_cka(states[row.model_a][row.layer_a], states[row.model_b][row.layer_b])
+        assert row.cka == pytest.approx(expected, abs=1e-6)
+
+
+def test_models_of_unequal_depth_need_all_layers(root: Path):
+    x, y = related(30, 8, 8, n_layers=3)
+    store = store_of(root, {"base": x, "tuned": y[:2]})
+    with pytest.raises(InvalidInput, match=r"base keeps 3 layers .* tuned keeps 2 .* use --layers all"):
+        compare_table(store, ["base", "tuned"])
+    assert len(compare_table(store, ["base", "tuned"], layers="all")) == 5 * 6 // 2
+
+
+def test_small_tiles_of_a_large_store_are_the_same_numbers(root: Path):
+    x, y = related(2300, 24, 24)
+    store = store_of(root, {"base": x, "tuned": y})
+    [row] = compare_table(store, ["base", "tuned"]).to_dict("records")
+    [tight] = compare_table(store, ["base", "tuned"], memory=6 << 20).to_dict("records")
+    assert row == tight
+    assert row["cka"] == pytest.approx(plain_cka(x[0], y[0]), abs=1e-6)
+
+
+def test_the_dataset_has_named_dimensions_and_units(root: Path):
+    x, y = related(30, 8, 8, n_layers=2)
+    put(root, "base", x)
+    put(root, "tuned", y)
+    put(root, "base", y, task="sst2")
+    put(root, "tuned", x, task="sst2")
+    dataset = compare(open_store(root), ["base", "tuned"])
+    assert dataset["cka"].dims == ("pair", "task", "layer")
+    assert dataset["task"].to_numpy().tolist() == ["rte", "sst2"]
+    assert dataset["model_b"].to_numpy().tolist() == ["tuned"]
+    assert dataset["cka"].attrs["units"] == "1"
+    value = dataset["cka"].sel(pair="base|tuned", task="rte", layer=1).item()
+    assert value == pytest.approx(plain_cka(x[1], y[1]), abs=1e-6)
+    every = compare(open_store(root), ["base", "tuned"], tasks="rte", layers="all")
+    assert every["cka"].dims == ("pair", "task", "layer_a", "layer_b")
+
+
+def test_tasks_are_chosen_by_name_and_pattern(root: Path):
+    x, y = related(10, 4, 4)
+    for task in ("anli_r1", "anli_r2", "rte"):
+        put(root, "base", x, task=task)
+        put(root, "tuned", y, task=task)
+    store = open_store(root)
+    assert compare_table(store, ["base", "tuned"], tasks="anli_*")["task"].tolist() == ["anli_r1", "anli_r2"]
+    assert compare_table(store, ["base", "tuned"], tasks=["rte"])["task"].tolist() == ["rte"]
+    with pytest.raises(NotFound, match=r"no task fits 'rtee'; did you mean 'rte'"):
+        compare_table(store, ["base", "tuned"], tasks=["rte", "rtee"])
+
+
+def test_renderings_are_compared_when_asked(root: Path):
+    x, y = related(20, 4, 4)
+    put(root, "base", x)
+    put(root, "base", y, rendering="chat")
+    [row] = compare_table(open_store(root), ["base", "base:chat"]).itertuples()
+    assert (row.model_a, row.model_b) == ("base", "base:chat")
+    with pytest.raises(NotFound, match=r"no entry with rendering 'plain' .* it has base:chat, base:raw"):
+        compare_table(open_store(root), ["base", "base:plain"])
+
+
+def test_another_plan_is_said(root: Path):
+    x, y = related(20, 4, 4)
+    put(root, "base", x)
+    put(root, "tuned", y, plan="other")
+    assert "plans differ" in compare_table(open_store(root), ["base", "tuned"])["flags"][0]
+
+
+def test_other_tokens_under_one_tokenizer_are_refused_and_under_another_allowed(root: Path):
+    x, y = related(20, 4, 4)
+    tokens = [f"{row:032x}" for row in range(20)]
+    put(root, "base", x)
+    put(root, "tuned", y, tokens=tokens)
+    put(root, "foreign", y, tokens=tokens, tokenizer="other")
+    with pytest.raises(Mismatch, match="base and tuned saw different tokens for 20 of 20 shared examples"):
+        compare_table(open_store(root), ["base", "tuned"])
+    assert np.isfinite(compare_table(open_store(root), ["base", "foreign"])["cka"][0])
+
+
+@pytest.mark.parametrize("shared", [0, 3])
+def test_fewer_than_four_shared_examples_are_refused(root: Path, shared: int):
+    x, y = related(10, 4, 4)
+    put(root, "base", x)
+    put(root, "tuned", y, ids=range(10 - shared, 20 - shared))
+    with pytest.raises(InvalidInput, match=f"base and tuned share {shared} examples, expected at least 4"):
+        compare_table(open_store(root), ["base", "tuned"])
+
+
+def test_models_without_a_common_task_are_refused(root: Path):
+    x, y = related(10, 4, 4)
+    put(root, "base", x)
+    put(root, "tuned", y, task="sst2")
+    with pytest.raises(NotFound, match="share no task, so nothing can be compared: base has rte; tuned has sst2"):
+        compare_table(open_store(root), ["base", "tuned"])
+
+
+def test_pairs_that_share_no_task_are_left_out_beside_those_that_do(root: Path):
+    x, y = related(10, 4, 4)
+    put(root, "base", x)
+    put(root, "base", y, task="sst2")
+    put(root, "control-rte", y)
+    put(root, "control-sst2", x, task="sst2")
+    table = compare_table(open_store(root), ["base", "control-rte", "control-sst2"])
+    assert sorted(zip(table.model_b, table.task, strict=True)) == [("control-rte", "rte"), ("control-sst2", "sst2")]
+
+
+@pytest.mark.parametrize(
+    ("models", "message"),
+    [(["base"], "at least two models to compare, got 1"), (["base", "base"], "asked for base twice")],
+)
+def test_too_few_models_are_refused(root: Path, models: list[str], message: str):
+    store, _, _ = pair_store(root, 5, 1)
+    with pytest.raises(InvalidInput, match=message):
+        compare_table(store, models)
+
+
+def test_unknown_models_and_layers_are_refused(root: Path):
+    store, _, _ = pair_store(root, 5, 1)
+    with pytest.raises(NotFound, match="no model 'tunedd'; did you mean 'tuned'"):
+        compare_table(store, ["base", "tunedd"])
+    with pytest.raises(InvalidInput, match="expected 'matched' or 'all', got 'some'"):
+        compare_table(store, ["base", "tuned"], layers="some")  # type: ignore[arg-type]
+
+
+def test_a_damaged_chunk_is_an_error_and_never_a_number(root: Path):
+    store, _, _ = pair_store(root)
+    [shard] = (store.entry(model="tuned", task="rte").path / "hidden_states").glob("c*")
+    shard.chmod(0o644)
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 3] ^= 16
+    shard.write_bytes(data)
+    with pytest.raises(Corrupt, match="a chunk cannot be read"):
+        compare_table(open_store(root), ["base", "tuned"])
+
+
+def test_progress_tells_the_passes(root: Path):
+    store, _, _ = pair_store(root)
+    seen: list[tuple[int, int, str]] = []
+    compare_table(store, ["base", "tuned"], progress=lambda *step: seen.append(step))
+    assert seen == [(0, 1, "rte")]
+
+
+def test_one_pass_serves_all_pairs_of_one_row_set(root: Path, monkeypatch: pytest.MonkeyPatch):
+    x, y = related(30, 8, 8, n_layers=3)
+    store = store_of(root, {"base": x, "tuned": y, "third": x + y})
+    reads: list[int] = []
+    read = type(store.entry(model="base", task="rte")).read
+
+    def counting(entry: object, layer: int, examples: object) -> np.ndarray:
+        reads.append(layer)
+        return read(entry, layer, examples)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("actlas.store.entry.Entry.read", counting)
+    compare_table(store, ["base", "tuned", "third"], layers="all")
+    assert sorted(reads) == sorted([0, 1, 2] * 3)
+
+
+def test_asking_for_cells_computes_nothing(root: Path):
+    from actlas.analyze import comparison
+    from actlas.analyze.selection import parse_models
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("computed")
+
+    store, _, _ = pair_store(root)
+    with dask.config.set(scheduler=refuse):
+        cells = list(comparison._cells(store, parse_models(["base", "tuned"]), ["rte"], "matched"))
+    assert isinstance(pd.DataFrame(cells), pd.DataFrame)
+    assert len(cells) == 3
