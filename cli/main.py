@@ -5,6 +5,7 @@ import importlib
 import inspect
 import os
 import sys
+import warnings
 from typing import Any
 
 import click

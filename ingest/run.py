@@ -1,6 +1,5 @@
 """Ingest: run each checkpoint once over the tasks and commit an entry for each."""
 
-import shutil
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,8 +19,9 @@ from transformers import PreTrainedModel
 from actlas.ingest.capture import Capture
 from actlas.ingest.checkpoint import Checkpoint
 from actlas.ingest.conformance import Conformance, check_conformance, choose_probes
+from actlas.ingest.forecast import all_jobs, forecast_of
 from actlas.ingest.jobs import POSITION, Job, Resident, Run, plan_residents
-from actlas.ingest.loading import TORCH_DTYPES, adapted, load_base
+from actlas.ingest.loading import adapted, load_base
 from actlas.ingest.plan import Batch
 from actlas.ingest.progress import Forecast, Progress
 from actlas.ingest.rendering import RenderingName
@@ -38,7 +38,7 @@ from actlas.store import (
     create_store,
     open_writer,
 )
-from actlas.store.dtype import LOGICAL, STORED
+from actlas.store.dtype import LOGICAL
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +120,7 @@ def ingest(
     )
     present = _take_present(root, residents) if _is_there(root) else []
     device = _find_device(options.device)
-    forecast = _forecast(root, residents, len(present), device)
+    forecast = forecast_of(root, residents, len(present), device)
     _say_what_is_special(tasks, residents, present, progress)
     progress.start(forecast)
     if dry_run or forecast.n_entries == 0:
@@ -166,51 +166,6 @@ def _take_present(root: Path, residents: Sequence[Resident]) -> list[Entry]:
     return present
 
 
-def _jobs(residents: Sequence[Resident]) -> Iterator[tuple[Resident, Job]]:
-    for resident in residents:
-        for run in resident.runs:
-            for job in run.jobs:
-                yield resident, job
-
-
-def _forecast(root: Path, residents: Sequence[Resident], n_present: int, device: str) -> Forecast:
-    jobs = list(_jobs(residents))
-    existing = next(path for path in (root.absolute(), *root.absolute().parents) if path.exists())
-    n_bytes = sum(
-        len(resident.layers) * len(job.task) * resident.base.config.hidden_size * STORED[resident.dtype].itemsize
-        for resident, job in jobs
-    )
-    operations = sum(2 * _n_parameters(resident) * job.plan.n_padded for resident, job in jobs)
-    return Forecast(
-        n_entries=len(jobs),
-        n_present=n_present,
-        n_examples=sum(len(job.task) for _, job in jobs),
-        n_tokens=sum(sum(job.tokenized.lengths) for _, job in jobs),
-        n_padded=sum(job.plan.n_padded for _, job in jobs),
-        n_bytes=n_bytes,
-        free_bytes=shutil.disk_usage(existing).free,
-        least_seconds=operations / _matrix_rate(device, residents[0].dtype) if jobs else 0.0,
-    )
-
-
-def _n_parameters(resident: Resident) -> int:
-    weights = resident.base.directory.glob("*.safetensors")
-    own = str(resident.base.config.dtype or "float32").removeprefix("torch.")  # the files', not what is computed in
-    return sum(path.stat().st_size for path in weights) // int(getattr(torch, own).itemsize)
-
-
-def _matrix_rate(device: str, dtype: str) -> float:
-    """Operations a second of a matrix product on this device."""
-    size = 4096 if device.startswith("cuda") else 1024
-    matrix = torch.ones(size, size, dtype=TORCH_DTYPES[dtype], device=device)
-    best = float("inf")
-    for _ in range(3):
-        start = time.perf_counter()
-        (matrix @ matrix)[0, 0].item()
-        best = min(best, time.perf_counter() - start)
-    return float(2 * size**3 / best)
-
-
 def _say_what_is_special(
     tasks: Sequence[Task], residents: Sequence[Resident], present: Sequence[Entry], progress: Progress
 ) -> None:
@@ -221,7 +176,7 @@ def _say_what_is_special(
             )
     truncated = {
         (job.task.slug, job.rendering): (job.tokenized.n_truncated, resident.base.max_tokens)
-        for resident, job in _jobs(residents)
+        for resident, job in all_jobs(residents)
         if job.tokenized.n_truncated
     }
     for (slug, rendering), (number, context) in truncated.items():

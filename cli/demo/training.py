@@ -25,7 +25,7 @@ def make_tokenizer(lines: Sequence[str], words: Sequence[str]) -> PreTrainedToke
     counts = Counter(piece for line in lines for piece, _ in splitter.pre_tokenize_str(line))
     common = [word for word, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
     vocabulary = list(dict.fromkeys([*SPECIAL.values(), *needed, *common]))[:_VOCABULARY]
-    tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(vocabulary)}, unk_token="<unk>"))
+    tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(vocabulary)}, unk_token="<unk>"))  # noqa: S106
     tokenizer.pre_tokenizer = splitter
     tokenizer.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 0)])
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=128, **SPECIAL)

@@ -356,7 +356,7 @@ def test_layers_that_are_not_there_are_refused(text):
 
 
 def test_the_forecast_counts_the_parameters_of_the_files_whatever_is_computed_in(llama, root, task, monkeypatch):
-    monkeypatch.setattr("actlas.ingest.run._matrix_rate", lambda _device, _dtype: 1.0)
+    monkeypatch.setattr("actlas.ingest.forecast._matrix_rate", lambda _device, _dtype: 1.0)
     checkpoint = Checkpoint(base=str(llama), name="base")
     full, half = (
         ingest(root, [checkpoint], [task], Options(device="cpu", dtype=dtype), dry_run=True).forecast.least_seconds

@@ -1,0 +1,60 @@
+"""The forecast of an ingest: entries, tokens, bytes, and the least time that it can take."""
+
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from actlas.ingest.jobs import Job, Resident
+from actlas.ingest.loading import TORCH_DTYPES
+from actlas.ingest.progress import Forecast
+from actlas.store.dtype import STORED
+
+
+def all_jobs(residents: Sequence[Resident]) -> Iterator[tuple[Resident, Job]]:
+    """Yield every job with the base that it runs on."""
+    for resident in residents:
+        for run in resident.runs:
+            for job in run.jobs:
+                yield resident, job
+
+
+def forecast_of(root: Path, residents: Sequence[Resident], n_present: int, device: str) -> Forecast:
+    """Return what an ingest will do, from plans, sizes and the speed of one matrix product; no model runs."""
+    jobs = list(all_jobs(residents))
+    existing = next(path for path in (root.absolute(), *root.absolute().parents) if path.exists())
+    n_bytes = sum(
+        len(resident.layers) * len(job.task) * resident.base.config.hidden_size * STORED[resident.dtype].itemsize
+        for resident, job in jobs
+    )
+    operations = sum(2 * _n_parameters(resident) * job.plan.n_padded for resident, job in jobs)
+    return Forecast(
+        n_entries=len(jobs),
+        n_present=n_present,
+        n_examples=sum(len(job.task) for _, job in jobs),
+        n_tokens=sum(sum(job.tokenized.lengths) for _, job in jobs),
+        n_padded=sum(job.plan.n_padded for _, job in jobs),
+        n_bytes=n_bytes,
+        free_bytes=shutil.disk_usage(existing).free,
+        least_seconds=operations / _matrix_rate(device, residents[0].dtype) if jobs else 0.0,
+    )
+
+
+def _n_parameters(resident: Resident) -> int:
+    weights = resident.base.directory.glob("*.safetensors")
+    own = str(resident.base.config.dtype or "float32").removeprefix("torch.")  # the files', not what is computed in
+    return sum(path.stat().st_size for path in weights) // int(getattr(torch, own).itemsize)
+
+
+def _matrix_rate(device: str, dtype: str) -> float:
+    """Operations a second of a matrix product on this device."""
+    size = 4096 if device.startswith("cuda") else 1024
+    matrix = torch.ones(size, size, dtype=TORCH_DTYPES[dtype], device=device)
+    best = float("inf")
+    for _ in range(3):
+        start = time.perf_counter()
+        (matrix @ matrix)[0, 0].item()
+        best = min(best, time.perf_counter() - start)
+    return float(2 * size**3 / best)
