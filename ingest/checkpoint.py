@@ -227,7 +227,9 @@ def find_adapter(name: str, base: Base, base_name: str, *, allow_base_mismatch: 
         )
     if not allow_base_mismatch:
         _check_base(directory, config.get("base_model_name_or_path"), base, base_name)
-    return Adapter(directory, _digest(directory, config, _ADAPTER_NOISE, "an adapter"))
+    # PEFT writes names of modules in the order of a set, which is another one in every process.
+    ordered = {name: sorted(value, key=str) if isinstance(value, list) else value for name, value in config.items()}
+    return Adapter(directory, _digest(directory, ordered, _ADAPTER_NOISE, "an adapter"))
 
 
 def _check_base(directory: Path, recorded: str | None, base: Base, base_name: str) -> None:

@@ -1,5 +1,7 @@
 """Adapters are swapped under one resident base, bit for bit as a fresh load computes them."""
 
+import shutil
+
 import pytest
 import torch
 from safetensors import safe_open
@@ -10,7 +12,7 @@ from actlas.ingest.checkpoint import find_adapter, find_base
 from actlas.ingest.loading import adapted, load_base
 from actlas.ingest.run import load_base as real_load_base
 from actlas.store import Mismatch
-from tests.ingest.checkpoints import bits, ingest_one, load, own_states
+from tests.ingest.checkpoints import bits, edit_json, ingest_one, load, own_states
 
 BATCH = [[0, 5, 9, 20], [0, 7, 3, 11, 40, 41, 42], [0, 8]]
 KINDS = {
@@ -121,3 +123,13 @@ def test_many_adapters_load_their_base_once_and_give_what_each_gives_alone(
     assert len(set(ids)) == len(ids) == len(loras) + 1
     assert ids[-1] == ingest_one(tmp_path / "base-alone", path, task).id
     assert ids[5] == ingest_one(tmp_path / "sixth-alone", path, task, loras[5]).id
+
+
+def test_the_order_in_which_peft_names_modules_is_no_part_of_an_adapter(llama, adapters, tmp_path):
+    lora = shutil.copytree(adapters(target_modules=["q_proj", "v_proj"]), tmp_path / "lora")
+    base = find_base(str(llama))
+    digests = set()
+    for modules in (["q_proj", "v_proj"], ["v_proj", "q_proj"]):
+        edit_json(lora / "adapter_config.json", target_modules=modules)
+        digests.add(find_adapter(str(lora), base, str(llama)).digest)
+    assert len(digests) == 1
