@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import dask
@@ -62,11 +63,18 @@ class _Side:
         centred, start = {}, 0
         for tile in tiles:
             stop = start + len(self.rows[tiling.rows(tile)])
-            exact = stored[start:stop].astype(np.float64)
-            exact -= self.mean
-            exact *= self.scale
-            centred[tile], start = exact.astype(self.dtype, copy=False), stop
+            centred[tile], start = self._centre(stored[start:stop]), stop
         return centred
+
+    def _centre(self, stored: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        # The mean is taken off in two parts, so that float32 loses none of its digits: the difference of two near numbers
+        # is exact, and what the first part lacks is in the second.
+        values = stored.astype(self.dtype)
+        high = self.mean.astype(self.dtype)
+        values -= high
+        values -= (self.mean - high).astype(self.dtype)
+        values *= self.dtype.type(self.scale)
+        return values
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +141,8 @@ def run_pass(
     for batch in batches(tiling.n_tiles, plan.side):
         tiles = [dask.delayed(_batch_tiles)(side, tiling, batch, norm) for side, norm in zip(sides, norms, strict=True)]
         summed = [
-            dask.delayed(_sum_pairs)(tiles, index, wanted, tiling, tile_pair)
+            # What dask.delayed is given as an argument it searches for more work, pair by pair.
+            dask.delayed(partial(_sum_pairs, index=index, pairs=wanted, tiling=tiling, tile_pair=tile_pair))(tiles)
             for index, tile_pair in enumerate(batch.pairs)
         ]
         found, results = _compute([[dask.delayed(_norms_of)(t) for t in tiles], summed])
@@ -191,7 +200,7 @@ def _membership(tiling: Tiling, tile: int, dtype: np.dtype[Any]) -> npt.NDArray[
 
 
 def _sum_pairs(
-    held: Sequence[_Tiles], index: int, pairs: Sequence[Pair], tiling: Tiling, tile_pair: Pair
+    held: Sequence[_Tiles], *, index: int, pairs: Sequence[Pair], tiling: Tiling, tile_pair: Pair
 ) -> tuple[list[Any], list[TileSums]]:
     (i, j), tiles = tile_pair, [one.tiles[index] for one in held]
     Z_i = _membership(tiling, i, tiles[0].values.dtype) if tiling.is_grouped else None

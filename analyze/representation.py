@@ -11,6 +11,7 @@ from actlas.store import Entry
 Array = npt.NDArray[Any]
 Rows = npt.NDArray[np.intp]
 
+_SPARSE = 2  # rows that span more than this many times their number are read one by one
 _MEAN_ROWS = 2048  # rows read at once where a mean has to be computed
 
 
@@ -58,10 +59,12 @@ class StoredRepresentation:
 
     def read(self, rows: Rows) -> Array:
         """Read some rows in the entry's dtype."""
-        first, last = int(rows[0]), int(rows[-1])
-        if last - first + 1 == len(rows) and np.array_equal(rows, np.arange(first, last + 1)):
-            return self.entry.read(self.layer, slice(first, last + 1))
-        return self.entry.read(self.layer, rows)
+        first, last = int(rows.min()), int(rows.max())
+        if last - first >= _SPARSE * len(rows):
+            return self.entry.read(self.layer, rows)
+        # Whole chunks are decoded either way: rows that lie close together are picked from one contiguous read.
+        read = self.entry.read(self.layer, slice(first, last + 1))
+        return read if np.array_equal(rows, np.arange(first, last + 1)) else read[rows - first]
 
     def mean(self, rows: Rows) -> Array:
         """Return the stored means where they are over these very rows, else read the rows once."""

@@ -55,12 +55,12 @@ class Entry:
             f"layers={len(self.layers)} n={self.n_examples}"
         )
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Digest of content and identity, 64 hexadecimal digits."""
         return self._manifest.id
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Digest of the identity, 64 hexadecimal digits."""
         return self.identity.key
