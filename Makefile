@@ -4,13 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := store ingest analyze cli
 
-.PHONY: demo test check lint types coverage bench docs clean
+.PHONY: demo test test-light check lint types coverage bench docs clean
 
 demo: $(VENV)/.ready  ## train small models, ingest them, compare them, draw the picture
 	$(BIN)/act demo demo
 
 test: $(VENV)/.ready  ## the whole test suite
 	$(BIN)/python -m pytest -q
+
+# For another Python, without torch: make test-light PYTHON=python3.13
+test-light: $(VENV)-light/.ready
+	$(VENV)-light/bin/python -m pytest -q tests/store tests/analyze
 
 check: lint types coverage  ## everything that must hold before a commit
 
@@ -43,5 +47,10 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[ingest,dev]'
 	touch $@
 
+$(VENV)-light/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)-light
+	$(VENV)-light/bin/python -m pip install -q -c constraints.txt -e '.[dev]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-light build dist .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -119,6 +119,8 @@ def ingest(
         allow_base_mismatch=options.allow_base_mismatch,
     )
     present = _take_present(root, residents) if _is_there(root) else []
+    if present and not dry_run:
+        _label_present(open_writer(root), residents, {entry.model for entry in present})
     device = _find_device(options.device)
     forecast = forecast_of(root, residents, len(present), device)
     _say_what_is_special(tasks, residents, present, progress)
@@ -164,6 +166,18 @@ def _take_present(root: Path, residents: Sequence[Resident]) -> list[Entry]:
                     run.jobs.remove(job)
                     present.append(entry)
     return present
+
+
+def _label_present(writer: StoreWriter, residents: Sequence[Resident], models: set[str]) -> None:
+    """Take over what the user says of models whose entries need no work."""
+    for resident in residents:
+        for run in resident.runs:
+            if run.checkpoint.slug in models and run.checkpoint.trained_on:
+                writer.label(run.checkpoint.slug, _labels(run))
+
+
+def _labels(run: Run) -> dict[str, Any]:
+    return {"trained_on": list(run.checkpoint.trained_on)} if run.checkpoint.trained_on else {}
 
 
 def _say_what_is_special(
@@ -242,8 +256,7 @@ def _run_job(
             for superblock in job.plan.superblocks:
                 write(_superblock(superblock, spec, job, capture, progress))
         provenance = _provenance(model, run, job, conformance, started, time.perf_counter() - start)
-        labels = {"trained_on": list(run.checkpoint.trained_on)} if run.checkpoint.trained_on else None
-        return writer.commit(entry, provenance, labels)
+        return writer.commit(entry, provenance, _labels(run))
 
 
 Blocks = tuple[npt.NDArray[Any], npt.NDArray[Any] | None]

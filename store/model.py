@@ -123,8 +123,10 @@ def read_model(root: Path, name: str) -> Model:
 
 def write_labels(root: Path, name: str, labels: Mapping[str, Any]) -> None:
     """Merge `labels` into those of a model; they stand outside every identity."""
-    merged = read_labels(root, name) | dict(labels)
-    write_json(model_directory(root, name) / "labels.json", merged)
+    known = read_labels(root, name)
+    merged = known | dict(labels)
+    if merged != known:
+        write_json(model_directory(root, name) / "labels.json", merged)
 
 
 def read_labels(root: Path, name: str) -> dict[str, Any]:

@@ -231,6 +231,17 @@ class StoreWriter:
             )
         return entry
 
+    def label(self, model: str, labels: Mapping[str, Any]) -> None:
+        """Merge labels into those of a model that has entries; they stand outside every identity.
+
+        Raises
+        ------
+        NotFound
+            When the store has no entry of such a model.
+        """
+        self.reader.model(model)
+        write_labels(self.root, model, labels)
+
     @contextmanager
     def new_entry(self, spec: EntrySpec) -> Iterator[EntryWriter]:
         """Build an entry in staging; whatever happens inside, nothing of it is visible before `commit`.

@@ -136,6 +136,11 @@ def test_a_control_goes_to_its_own_task_alone_unless_all_are_asked_for(llama, ad
     assert store.labels("control") == {"trained_on": ["boolq"]}
     assert store.labels("multi") == {"trained_on": ["rte", "boolq"]}
     assert store.labels("base") == {}
+    late = Checkpoint(base=str(llama), name="base", trained_on=("rte",))
+    assert ingest(root, [late], tasks, CPU, dry_run=True).present
+    assert store.labels("base") == {}
+    assert not ingest(root, [late], tasks, CPU).written  # it is there already, and what is new of it is taken over
+    assert store.labels("base") == {"trained_on": ["rte"]}
     rest = ingest(root, checkpoints, tasks, Options(device="cpu", all_tasks=True)).written
     assert names(rest) == [("control", "rte"), ("control", "sst2")]
 
