@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actlas.analyze import METRICS, similarity
+from actlas.analyze import METRICS, compare_table, similarity
 from actlas.store import InvalidInput
-from tests.analyze.stores import plain_biased, plain_cka, related
+from tests.analyze.stores import plain_biased, plain_cka, related, store_of
 
 REFERENCE = Path(__file__).parents[1] / "data" / "reference"
 CASES = json.loads((REFERENCE / "expected.json").read_text())["cases"]
@@ -118,3 +118,17 @@ def test_bad_arrays_are_refused(x: np.ndarray, y: np.ndarray, message: str):
 def test_an_unknown_metric_is_refused_with_the_nearest():
     with pytest.raises(InvalidInput, match=r"no metric 'ckaa'; did you mean 'cka'"):
         similarity(np.zeros((5, 2)), np.zeros((5, 2)), "ckaa")
+
+
+@pytest.mark.parametrize("memory", [1 << 30, 3 << 20])
+@pytest.mark.parametrize("case", CASES)
+def test_the_engine_gives_the_same_from_a_store(case: str, memory: int, tmp_path: Path):
+    x, y = (side.astype(np.float32) for side in load(case))
+    store = store_of(tmp_path / "lab.act", {"base": x[None], "tuned": y[None]})
+    [row] = compare_table(store, ["base", "tuned"], memory=memory).itertuples()
+    assert row.cka == pytest.approx(plain_cka(x, y), abs=1e-6)
+    assert row.cka_biased == pytest.approx(plain_biased(x, y), abs=1e-6)
+    for value, metric in ((row.cka, "cka"), (row.cka_biased, "cka-biased")):
+        expected = CASES[case]["expected"][NAMES[metric]]
+        if expected["usable"] and case != "c09_large_mean":  # float32 storage rounds its means of 1,000 deviations
+            assert value == pytest.approx(expected["value"], abs=1e-6)
