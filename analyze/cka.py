@@ -11,6 +11,10 @@ from actlas.analyze.tiling import Tiling
 
 MIN_EXAMPLES = 4  # the unbiased HSIC divides by n(n - 3)
 
+_FLOAT32_EPSILON = 1e-7
+_LONG_ROW = 1e4  # of squared norms, a hundredfold length
+_LEAST_LEFT = 1e-2
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cka:
@@ -65,6 +69,23 @@ def finalise(result: PassResult, pairs: Sequence[Pair], tiling: Tiling, *, width
     return [_finish_pair(result, pair, tiling, selves[pair[0]], selves[pair[1]]) for pair in pairs]
 
 
+def ill_conditioned(result: PassResult, tiling: Tiling) -> set[int]:
+    """Return the representations of a float32 pass whose sums a few rows dominate, so that float32 is not enough.
+
+    Those are the ones where one row is 100 times as long as the others, or where leaving a group out leaves under a
+    hundredth of S: what remains is then a difference of nearly equal numbers.
+    """
+    if result.epsilon < _FLOAT32_EPSILON:
+        return set()
+    found = set()
+    for source, k in enumerate(result.norms):
+        sums, within = result.pairs[source, source], result.within[source]
+        left_out = leave_group_out(sums, within, within, tiling.group_of_row)
+        if k.max() > _LONG_ROW * np.median(k) or not np.nanmin(left_out) > _LEAST_LEFT * sums.total:
+            found.add(source)
+    return found
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Self:
     """One representation with itself."""
@@ -82,11 +103,12 @@ class _Self:
 
 def _finish_self(result: PassResult, source: int, tiling: Tiling, width: int) -> _Self:
     k, sums, within = result.norms[source], result.pairs[source, source], result.within[source]
+    left_out, rounding = leave_group_out(sums, within, within, tiling.group_of_row), 1e3 * result.epsilon
     return _Self(
         k=k,
         S=sums.total,
         biased=hsic_biased(sums.total, k, k),
-        left_out=leave_group_out(sums, within, within, tiling.group_of_row),
+        left_out=np.where(left_out > rounding * sums.total, left_out, np.nan),
         reason=_degenerate(sums.total, k, width, result.epsilon),
     )
 
@@ -122,5 +144,5 @@ def _standard_error(left_out: Float64, tiling: Tiling) -> tuple[float, str]:
     if tiling.n_rows - np.bincount(tiling.group_of_row).max() < MIN_EXAMPLES:
         return float("nan"), f"no standard error: under {MIN_EXAMPLES} rows remain when a {unit} is left out"
     if not np.isfinite(left_out).all():
-        return float("nan"), f"no standard error: a representation is constant when one {unit} is left out"
+        return float("nan"), f"no standard error: a representation has no structure left when one {unit} is left out"
     return jackknife_error(left_out), ""

@@ -4,10 +4,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from actlas.analyze.cka import Cka, finalise, undefined
+from actlas.analyze.cka import Cka, finalise, ill_conditioned, undefined
 from actlas.analyze.engine import MEMORY, run_pass
 from actlas.analyze.representation import Rows, StoredRepresentation
 from actlas.analyze.results import to_dataset
@@ -139,14 +141,16 @@ def _cells(store: Store, refs: Sequence[ModelRef], tasks: Sequence[str], layers:
         raise NotFound(f"{store.root}: the models share no task, so nothing can be compared: {having}")
     for task, pair in shared:
         joined = join(entries[task, pair[0]], entries[task, pair[1]])
+        if joined.a.path == joined.b.path and pair[0] != pair[1]:
+            raise InvalidInput(f"{pair[0]} and {pair[1]} are the same entry of task {task!r}; name every model once")
         for layer_a, layer_b in layer_pairs(joined.a, joined.b, layers):
             a = StoredRepresentation(entry=joined.a, layer=layer_a)
             b = StoredRepresentation(entry=joined.b, layer=layer_b)
             yield _Cell(pair, joined, a, b, joined.row_set(a, b))
 
 
-def _run(cells: Sequence[_Cell], memory: int) -> list[Cka]:
-    """Compute the cells of one row set."""
+def _run(cells: Sequence[_Cell], memory: int, dtype: npt.DTypeLike | None = None) -> list[Cka]:
+    """Compute the cells of one row set; those that float32 cannot do justice to, again in float64."""
     if cells[0].rows.loses_too_much:
         rows = cells[0].rows
         return [undefined(f"{rows.n_dropped} of {rows.n_dropped + len(rows.ids)} rows are not finite")] * len(cells)
@@ -164,9 +168,15 @@ def _run(cells: Sequence[_Cell], memory: int) -> list[Cka]:
         pairs,
         tiling,
         memory=memory,
+        dtype=dtype,
     )
-    widths = [source.width for _, source, _ in sources.values()]
-    return finalise(result, pairs, tiling, widths=widths)
+    values = finalise(result, pairs, tiling, widths=[source.width for _, source, _ in sources.values()])
+    poor = ill_conditioned(result, tiling)
+    again = [index for index, pair in enumerate(pairs) if poor & {*pair}]
+    if again:
+        for index, value in zip(again, _run([cells[index] for index in again], memory, np.float64), strict=True):
+            values[index] = value
+    return values
 
 
 def _record(cell: _Cell, value: Cka) -> dict[str, Any]:

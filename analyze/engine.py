@@ -1,5 +1,6 @@
 """One pass over one row set: all representations of a task, tile by tile, scheduled by Dask."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -69,11 +70,14 @@ class _Side:
     def _centre(self, stored: npt.NDArray[Any]) -> npt.NDArray[Any]:
         # The mean is taken off in two parts, so that float32 loses none of its digits: the difference of two near numbers
         # is exact, and what the first part lacks is in the second.
+        if not 2.0**-100 < self.scale < 2.0**100:  # float32 could not even hold the scale
+            return (stored.astype(np.float64) * self.scale - self.mean * self.scale).astype(self.dtype)
         values = stored.astype(self.dtype)
-        high = self.mean.astype(self.dtype)
-        values -= high
-        values -= (self.mean - high).astype(self.dtype)
         values *= self.dtype.type(self.scale)
+        mean = self.mean * self.scale
+        high = mean.astype(self.dtype)
+        values -= high
+        values -= (mean - high).astype(self.dtype)
         return values
 
 
@@ -161,8 +165,8 @@ def _compute(graph: Any) -> Any:
 def _side(source: Representation, rows: Rows, dtype: np.dtype[Any]) -> _Side:
     # Scaling by a power of two is exact and keeps float32 products far from overflow and underflow.
     largest = source.largest(rows)
-    scale = 2.0 ** -np.ceil(np.log2(largest)) if largest > 0 else 1.0
-    return _Side(source, rows, source.mean(rows), float(scale), dtype)
+    scale = math.ldexp(1.0, -math.frexp(largest)[1]) if largest > 0 else 1.0
+    return _Side(source, rows, source.mean(rows), scale, dtype)
 
 
 def _squared_norms(centred: Mapping[int, npt.NDArray[Any]]) -> Float64:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from actlas.analyze.metrics import METRICS
-from actlas.analyze.results import replace_file
+from actlas.analyze.results import check_output, replace_file
 from actlas.store import InvalidInput
 
 # Okabe and Ito's colours: told apart with any colour vision, and in grey.
@@ -42,7 +42,7 @@ def curves(table: pd.DataFrame, label: pd.Series, metric: str = "cka") -> pd.Dat
 
 
 def plot_curves(
-    table: pd.DataFrame, path: Path, *, label: pd.Series | None = None, title: str = "", metric: str = "cka"
+    table: pd.DataFrame, path: str | Path, *, label: pd.Series | None = None, title: str = "", metric: str = "cka"
 ) -> None:
     """Draw CKA by layer: one colour a pair of models, median over tasks, quartiles shaded; a PNG or SVG file.
 
@@ -50,7 +50,7 @@ def plot_curves(
     ----------
     table : pandas.DataFrame
         As `compare_table` returns it, matched layers.
-    path : Path
+    path : str or Path
         Where to; .png or .svg.
     label : pandas.Series, optional
         For each row the curve that it belongs to; the pair of models by default.
@@ -64,6 +64,8 @@ def plot_curves(
     InvalidInput
         When layers are not matched.
     """
+    path = Path(path)
+    check_output(path, (".png", ".svg"))
     if not (table["layer_a"] == table["layer_b"]).all():
         raise InvalidInput("a curve by layer needs matched layers; use --layers matched for --plot")
     if label is None:

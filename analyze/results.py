@@ -49,7 +49,7 @@ def to_dataset(table: pd.DataFrame, layers: str) -> xr.Dataset:
     return dataset
 
 
-def check_output(path: Path, suffixes: tuple[str, ...]) -> None:
+def check_output(path: str | Path, suffixes: tuple[str, ...]) -> None:
     """Find out, before any work, whether a file can be written.
 
     Raises
@@ -57,6 +57,7 @@ def check_output(path: Path, suffixes: tuple[str, ...]) -> None:
     InvalidInput
         For another ending, a missing directory, or one that cannot be written to.
     """
+    path = Path(path)
     if path.suffix not in suffixes:
         raise InvalidInput(f"{path}: expected a name ending in {' or '.join(suffixes)}")
     if path.is_dir():
@@ -75,8 +76,16 @@ def replace_file(path: Path) -> Path:
     return path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
 
 
-def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write the long table as Parquet or CSV, by the path's ending; the file is whole or not there."""
+def write_table(table: pd.DataFrame, path: str | Path) -> None:
+    """Write the long table as Parquet or CSV, by the path's ending; the file is whole or not there.
+
+    Raises
+    ------
+    InvalidInput
+        As `check_output`.
+    """
+    path = Path(path)
+    check_output(path, (".parquet", ".csv"))
     temporary = replace_file(path)
     try:
         if path.suffix == ".parquet":

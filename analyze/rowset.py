@@ -1,6 +1,7 @@
 """Row sets: which examples a pair of representations is compared on. A pair's rows depend on that pair alone."""
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -40,7 +41,9 @@ class RowSet:
     @cached_property
     def digest(self) -> str:
         """Digest of ids and groups: pairs of one digest share a pass."""
-        return hashlib.sha256("".join([*self.ids, *map(str, self.groups)]).encode()).hexdigest()
+        first_seen: dict[object, int] = {}
+        numbers = [first_seen.setdefault(group, len(first_seen)) for group in self.groups]
+        return hashlib.sha256(json.dumps([list(self.ids), numbers]).encode()).hexdigest()
 
     @cached_property
     def n_groups(self) -> int:
@@ -87,14 +90,23 @@ class Join:
 
     @cached_property
     def groups(self) -> list[object] | None:
-        """The source of every shared example, or None where the task does not say.
+        """The source of every shared example, or None where neither task says.
 
-        An example without a source stands alone.
+        An example without a source, or with an empty one, stands alone.
+
+        Raises
+        ------
+        Mismatch
+            When both tasks name sources and they differ.
         """
-        sources = _sources(self.a.read_task())
-        if sources is None:
-            return None
-        return [sources.get(example) or (example,) for example in self.ids]
+        of_a, of_b = (_sources(entry.read_task()) for entry in (self.a, self.b))
+        if of_a and of_b and (differing := [example for example in self.ids if of_a.get(example) != of_b.get(example)]):
+            raise Mismatch(
+                f"task {self.a.task!r}: {self.a.model} and {self.b.model} were ingested with another {GROUPING} for "
+                f"{len(differing)} shared examples (first: {differing[0]}); ingest both from the same tasks file"
+            )
+        sources = of_a or of_b
+        return [sources.get(example, (example,)) for example in self.ids] if sources else None
 
     def row_set(self, a: StoredRepresentation, b: StoredRepresentation) -> RowSet:
         """Return the shared rows that are finite in both representations; nothing is read but stored counts."""
@@ -110,9 +122,11 @@ class Join:
         return RowSet(ids, self.rows_a[kept], self.rows_b[kept], groups, len(self.ids) - len(kept))
 
 
-def _sources(task: Task) -> dict[str, object] | None:
-    column = task.column(GROUPING)
-    return None if column is None else dict(zip(task.example_ids, column, strict=True))
+def _sources(task: Task) -> dict[str, object]:
+    column = task.column(GROUPING) or []
+    return {
+        example: source for example, source in zip(task.example_ids, column, strict=False) if source not in (None, "")
+    }
 
 
 def join(a: Entry, b: Entry) -> Join:

@@ -154,7 +154,7 @@ def estimate_bytes(
     group_share = 2 * tiling.n_groups / tiling.n_rows if tiling.is_grouped else 0
     held = len(widths) * held_tiles * tile * tile * compute_itemsize * (1 + group_share)
     read = min(2 * side * tile, tiling.n_rows) * width * (itemsize + compute_itemsize) + tile * width * compute_itemsize
-    sums = n_pairs * (tiling.n_rows + 2 * tiling.n_groups) * 8
+    sums = n_pairs * (tiling.n_rows + 2 * tiling.n_groups + 2 * held_tiles * tile) * 8
     return int(held + workers * read + sums)
 
 

@@ -134,7 +134,7 @@ class StoredArray:
         """
         try:
             bits = np.asarray(self.zarr.oindex[index])
-        except (IndexError, BoundsCheckError):
+        except (IndexError, BoundsCheckError, MemoryError):
             raise
         except Exception as error:  # zarr and its codecs raise whatever they like for bad bytes
             raise Corrupt(

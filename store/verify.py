@@ -7,7 +7,7 @@ from actlas.store.entry import Entry
 from actlas.store.errors import ActError, NotFound, near_misses
 from actlas.store.layout import model_directory
 from actlas.store.manifest import find_damage
-from actlas.store.model import read_model
+from actlas.store.model import read_labels, read_model
 from actlas.store.reader import Store
 
 
@@ -64,6 +64,7 @@ def _other_damage(store: Store, entry: Entry) -> Iterator[str]:
         yield f"{entry.path}: this entry belongs in {expected}"
     try:
         entry.read_task()
+        read_labels(store.root, entry.path.parent.parent.name)
         if read_model(store.root, entry.path.parent.parent.name).identity.digest != entry.identity.model_digest:
             yield f"{entry.path}: model.json beside it describes another checkpoint"
     except ActError as error:

@@ -295,3 +295,75 @@ def test_asking_for_cells_computes_nothing(root: Path):
         cells = list(comparison._cells(store, parse_models(["base", "tuned"]), ["rte"], "matched"))
     assert isinstance(pd.DataFrame(cells), pd.DataFrame)
     assert len(cells) == 3
+
+
+@pytest.mark.parametrize("n_in_one_group", [250, 290])
+def test_a_group_that_holds_most_rows_and_an_outlier_leave_the_error_exact(root: Path, n_in_one_group: int):
+    x, y = related(300, 32, 32)
+    x[:, 7] *= 100
+    y[:, 7] *= 100
+    sources = ["most"] * n_in_one_group + [f"source {row}" for row in range(300 - n_in_one_group)]
+    store = store_of(root, {"base": x, "tuned": y}, columns={"source_id": sources})
+    [row] = compare_table(store, ["base", "tuned"]).itertuples()
+    assert row.cka_se == pytest.approx(plain_jackknife(x[0], y[0], sources), rel=1e-6)
+
+
+def test_numbers_at_the_ends_of_float32_are_compared(root: Path):
+    x, y = related(300, 8, 8)
+    huge, tiny = x / np.abs(x).max() * np.float32(3.2e38), x * np.float32(1e-38)
+    for name, states in (("huge", huge), ("tiny", tiny)):
+        [row] = compare_table(
+            store_of(root.with_name(name), {"base": states, "tuned": y}), ["base", "tuned"]
+        ).itertuples()
+        scaled = states[0].astype(np.float64) / np.abs(states[0]).max()
+        assert row.cka == pytest.approx(plain_cka(scaled, y[0]), abs=1e-6)
+        assert np.isfinite(row.cka_se)
+
+
+@pytest.mark.parametrize("n", [60, 300])
+def test_a_representation_that_one_group_makes_has_no_error(root: Path, n: int):
+    x, y = related(n, 8, 8)
+    sources = [f"source {row // 5}" for row in range(n)]
+    x[0, 2:] = x[0, 5]
+    store = store_of(root, {"base": x, "tuned": y}, columns={"source_id": sources})
+    [row] = compare_table(store, ["base", "tuned"]).itertuples()
+    assert np.isnan(row.cka_se)
+    assert row.reason == "no standard error: a representation has no structure left when one group is left out"
+
+
+def test_sources_count_whichever_of_the_models_names_them(root: Path):
+    x, y = related(40, 8, 8)
+    put(root, "base", x, columns={"source_id": [f"source {row % 10}" for row in range(40)]})
+    put(root, "tuned", y)
+    for models in (["base", "tuned"], ["tuned", "base"]):
+        [row] = compare_table(open_store(root), models).itertuples()
+        assert (row.groups, row.flags) == (10, "")
+
+
+def test_other_sources_for_the_same_examples_are_refused(root: Path):
+    x, y = related(12, 8, 8)
+    put(root, "base", x, columns={"source_id": ["1", "11", "1", "11", *"23456789"]})
+    put(root, "tuned", y, columns={"source_id": ["11", "1", "1", "11", *"23456789"]})
+    with pytest.raises(Mismatch, match="ingested with another source_id for 2 shared examples"):
+        compare_table(open_store(root), ["base", "tuned"])
+
+
+def test_pairs_with_other_sources_share_no_pass(root: Path):
+    x, y = related(12, 8, 8)
+    put(root, "plain", related(12, 8, 8, seed=4)[0])
+    put(root, "base", x, columns={"source_id": ["1", "11", "1", "11", *"23456789"]})
+    put(root, "tuned", y, task="rte", columns={"template_id": ["a"] * 12})
+    store = open_store(root)
+    [alone] = compare_table(store, ["plain", "tuned"]).to_dict("records")
+    table = compare_table(store, ["base", "plain", "tuned"])
+    assert table[(table.model_a == "plain") & (table.model_b == "tuned")].to_dict("records") == [alone]
+    assert sorted(table["groups"]) == [10, 10, 12]
+
+
+def test_sources_may_be_numbers_and_unnamed_ones_stand_alone(root: Path):
+    x, y = related(30, 8, 8)
+    store = store_of(root, {"base": x, "tuned": y}, columns={"source_id": [row // 10 for row in range(30)]})
+    assert compare_table(store, ["base", "tuned"])["groups"].tolist() == [3]
+    nameless = store_of(root.with_name("b.act"), {"base": x, "tuned": y}, columns={"source_id": [None] * 30})
+    [row] = compare_table(nameless, ["base", "tuned"]).itertuples()
+    assert (row.groups, row.flags) == (30, "rows assumed independent")

@@ -122,7 +122,7 @@ def test_a_representation_that_one_row_makes_has_no_error():
     x[3] = 2
     [cell] = cells([x, y])
     assert np.isfinite(cell.cka)
-    assert cell.reason == "no standard error: a representation is constant when one row is left out"
+    assert cell.reason == "no standard error: a representation has no structure left when one row is left out"
 
 
 def test_constant_representations_are_nan_with_the_reason():

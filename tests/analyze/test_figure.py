@@ -85,3 +85,11 @@ def test_an_output_that_cannot_be_written_is_found_out_first(tmp_path: Path):
         check_output(tmp_path / "folder.csv", (".csv",))
     check_output(tmp_path / "fine.csv", (".csv",))
     assert not (tmp_path / "fine.csv").exists()
+
+
+def test_paths_may_be_text_and_endings_are_checked(tmp_path: Path):
+    write_table(table(), str(tmp_path / "cka.csv"))
+    plot_curves(table(), str(tmp_path / "cka.png"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cka.csv", "cka.png"]
+    with pytest.raises(InvalidInput, match=r"expected a name ending in \.parquet or \.csv"):
+        write_table(table(), tmp_path / "cka.txt")
