@@ -421,7 +421,7 @@ def interrupt(store: Path, model: Path, tasks: Path, line: str) -> tuple[int, st
 
 def test_ctrl_c_leaves_nothing_half_written_and_the_next_run_completes(act: Act, checkpoints: Path, tmp_path: Path):
     store = create_store(tmp_path / "lab.act", batch_tokens=64).root
-    path = write_jsonl(tmp_path / "long.jsonl", flan(250))
+    path = write_jsonl(tmp_path / "long.jsonl", flan(3000))  # seconds, so that the signal comes in the middle
     code, message = interrupt(store, checkpoints / "base", path, "ingest base / long / raw")
     assert code == 1
     assert message == "Stopped. Nothing is half-written; the same command goes on where this one stopped."
@@ -437,7 +437,7 @@ def test_ctrl_c_leaves_nothing_half_written_and_the_next_run_completes(act: Act,
 
 def test_ctrl_c_between_entries_keeps_those_that_are_complete(act: Act, checkpoints: Path, tmp_path: Path):
     store = create_store(tmp_path / "lab.act", batch_tokens=64).root
-    for name, n in (("a", 5), ("b", 150)):
+    for name, n in (("a", 5), ("b", 3000)):
         write_jsonl(tmp_path / f"{name}.jsonl", flan(n))
     code, _ = interrupt(store, checkpoints / "base", tmp_path, "ingest base / b / raw")
     assert code == 1
