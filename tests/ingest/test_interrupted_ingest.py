@@ -64,7 +64,7 @@ def test_a_killed_ingest_leaves_nothing_visible_and_the_next_completes(llama, ro
         child = processes.Process(target=child_ingests, args=(str(root), str(llama), task, answers))
         child.start()
         assert answers.get() == "begin"
-        time.sleep(draw.uniform(0.1, 0.9) * seconds)
+        time.sleep(draw.uniform(0.05, 0.5) * seconds)
         child.kill()
         child.join(LIMIT)
         if open_store(root).entries():  # it was faster
