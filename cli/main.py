@@ -5,7 +5,6 @@ import importlib
 import inspect
 import os
 import sys
-import warnings
 from typing import Any
 
 import click
@@ -92,11 +91,29 @@ with_example_last(act)
 
 def main(arguments: list[str] | None = None) -> None:
     """Run `act`: exit 0 when all is well, 1 with one message for what a user can mend, 2 for wrong usage."""
-    sys.exit(run(arguments))
+    try:
+        code = _call(arguments)
+    except click.Abort:
+        _say_stopped()
+        sys.stderr.flush()
+        os._exit(1)  # an interrupted library's own clean-up at exit would only add a traceback
+    sys.exit(code)
 
 
 def run(arguments: list[str] | None = None) -> int:
     """Run `act` and return its exit code."""
+    try:
+        return _call(arguments)
+    except click.Abort:
+        _say_stopped()
+        return 1
+
+
+def _say_stopped() -> None:
+    click.echo("Stopped. Nothing is half-written; the same command goes on where this one stopped.", err=True)
+
+
+def _call(arguments: list[str] | None) -> int:
     try:
         result: Any = act.main(arguments, prog_name="act", standalone_mode=False)
         sys.stdout.flush()  # a full disk or a closed pipe may show only now
@@ -111,11 +128,6 @@ def run(arguments: list[str] | None = None) -> int:
         if not isinstance(error, BrokenPipeError):  # who closed the pipe has read enough
             where = f"{error.filename}: " if error.filename else ""
             click.echo(f"Error: {where}{error.strerror or error}", err=True)
-        return 1
-    except click.Abort:
-        # An interrupted call of zarr leaves a coroutine behind, and Python says so when it is thrown away.
-        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-        click.echo("Stopped. Nothing is half-written; the same command goes on where this one stopped.", err=True)
         return 1
     return result if isinstance(result, int) else 0
 

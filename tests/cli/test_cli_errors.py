@@ -408,6 +408,8 @@ def interrupt(store: Path, model: Path, tasks: Path, line: str) -> tuple[int, st
     process = subprocess.Popen(
         [*ACT, "ingest", store, "--model", model, "--tasks", tasks],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # A job in the background ignores SIGINT, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert process.stderr is not None
     for text in process.stderr:
