@@ -138,7 +138,7 @@ def _cells(store: Store, refs: Sequence[ModelRef], tasks: Sequence[str], layers:
     ]
     if not any(pair[0] != pair[1] for _, pair in shared):
         having = "; ".join(f"{ref} has {', '.join(task for task in tasks if (task, ref) in entries)}" for ref in refs)
-        raise NotFound(f"{store.root}: the models share no task, so nothing can be compared: {having}")
+        raise NotFound(f"{store.location}: the models share no task, so nothing can be compared: {having}")
     for task, pair in shared:
         joined = join(entries[task, pair[0]], entries[task, pair[1]])
         if joined.a.path == joined.b.path and pair[0] != pair[1]:
@@ -157,7 +157,7 @@ def _run(cells: Sequence[_Cell], memory: int, dtype: npt.DTypeLike | None = None
     sources: dict[tuple[str, int], tuple[int, StoredRepresentation, Rows]] = {}
 
     def number(source: StoredRepresentation, rows: Rows) -> int:
-        return sources.setdefault((str(source.entry.path), source.layer), (len(sources), source, rows))[0]
+        return sources.setdefault((source.entry.path, source.layer), (len(sources), source, rows))[0]
 
     numbers = [(number(cell.a, cell.rows.rows_a), number(cell.b, cell.rows.rows_b)) for cell in cells]
     pairs = [(min(pair), max(pair)) for pair in numbers]

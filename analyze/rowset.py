@@ -173,5 +173,5 @@ def _check_tokens(joined: Join) -> None:
         raise Mismatch(
             f"task {a.task!r}: {a.model} and {b.model} saw different tokens for {len(differing)} of {len(joined.ids)} "
             f"shared examples (first: {differing[0]}) under one tokenizer and rendering; ingest the older entry again "
-            f"({a.path}, {b.path})"
+            f"({a.location}, {b.location})"
         )

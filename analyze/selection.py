@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from itertools import combinations, combinations_with_replacement, product
 from typing import Literal
 
-from actlas.store import Entry, InvalidInput, NotFound, Store, near_misses
+from actlas.store import Entry, InvalidInput, NotFound, Record, Store, near_misses
 
 Layers = Literal["matched", "all"]
 
@@ -26,10 +26,10 @@ class ModelRef:
         rendering = "" if self.rendering == "raw" else f":{self.rendering}"
         return f"{self.model}{rendering}" + (f"@{self.choice}" if self.choice else "")
 
-    def fits(self, entry: Entry) -> bool:
+    def fits(self, record: Record) -> bool:
         """Whether an entry of the model is meant."""
-        return (entry.rendering, entry.position) == (self.rendering, "last") and (
-            entry.identity.dtype == self.choice or entry.key.startswith(self.choice)
+        return (record.rendering, record.position) == (self.rendering, "last") and (
+            record.dtype == self.choice or record.key.startswith(self.choice)
         )
 
 
@@ -69,7 +69,7 @@ def select_tasks(store: Store, patterns: str | Sequence[str] | None) -> list[str
     wanted = [patterns] if isinstance(patterns, str) else list(patterns)
     for pattern in wanted:
         if not any(fnmatchcase(task, pattern) for task in known):
-            raise NotFound(f"{store.root}: no task fits {pattern!r}; {near_misses(pattern, known)}")
+            raise NotFound(f"{store.location}: no task fits {pattern!r}; {near_misses(pattern, known)}")
     return [task for task in known if any(fnmatchcase(task, pattern) for pattern in wanted)]
 
 
@@ -85,34 +85,32 @@ def select_entries(store: Store, refs: Iterable[ModelRef], tasks: Sequence[str])
     """
     found: dict[tuple[str, ModelRef], Entry] = {}
     for ref in refs:
-        there = store.entries(model=ref.model)
-        fitting = [entry for entry in there if ref.fits(entry) and entry.task in tasks]
+        there = store.records(model=ref.model)
+        fitting = [record for record in there if ref.fits(record) and record.task in tasks]
         if not fitting:
             names = {
-                f"{entry.model}:{entry.rendering}" + (f"@{entry.identity.dtype}" if ref.choice else "")
-                for entry in there
+                f"{record.model}:{record.rendering}" + (f"@{record.dtype}" if ref.choice else "") for record in there
             }
             raise NotFound(
-                f"{store.root}: {ref} has no entry with rendering {ref.rendering!r} on the tasks asked for "
+                f"{store.location}: {ref} has no entry with rendering {ref.rendering!r} on the tasks asked for "
                 f"({', '.join(tasks)}); it has {', '.join(sorted(names))} on "
-                f"{', '.join(sorted({entry.task for entry in there}))}"
+                f"{', '.join(sorted({record.task for record in there}))}"
             )
-        for entry in fitting:
-            found[entry.task, ref] = _only(store, ref, [other for other in fitting if other.task == entry.task])
+        for task in {record.task for record in fitting}:
+            found[task, ref] = _only(store, ref, [record for record in fitting if record.task == task])
     return found
 
 
-def _only(store: Store, ref: ModelRef, fitting: Sequence[Entry]) -> Entry:
+def _only(store: Store, ref: ModelRef, fitting: Sequence[Record]) -> Entry:
     if len(fitting) > 1:
-        listing = "\n  ".join(entry.label for entry in fitting)
+        listing = "\n  ".join(record.label for record in fitting)
         raise InvalidInput(
-            f"{store.root}: {len(fitting)} entries fit; choose one by its dtype or key, as in "
-            f"{ref.model}@{fitting[0].identity.dtype} or {ref.model}@{fitting[0].key[:8]}:\n  {listing}"
+            f"{store.location}: {len(fitting)} entries fit; choose one by its dtype or key, as in "
+            f"{ref.model}@{fitting[0].dtype} or {ref.model}@{fitting[0].key[:8]}:\n  {listing}"
         )
-    [entry] = fitting
-    return store.entry(
-        model=entry.model, task=entry.task, rendering=entry.rendering, position=entry.position, key=entry.key
-    )
+    entry = store.open_entry(fitting[0])
+    entry.hidden_states  # noqa: B018  presence and sizes of its files are checked before anything is computed
+    return entry
 
 
 def model_pairs(refs: Sequence[ModelRef], layers: Layers) -> list[tuple[ModelRef, ModelRef]]:

@@ -80,7 +80,7 @@ def compare(
 
 
 def _check_output(path: Path, suffixes: tuple[str, ...], store: Store) -> None:
-    if path.resolve().is_relative_to(store.root.resolve()):
+    if path.resolve().is_relative_to(Path(store.location).resolve()):
         raise InvalidInput(f"{path}: lies inside the store, which holds activations only; choose another path")
     check_output(path, suffixes)
 

@@ -8,7 +8,7 @@ from actlas.cli.display import print_json, print_table
 from actlas.cli.progress import IngestDisplay
 from actlas.ingest import RENDERINGS, Checkpoint, Fields, Options, Report, load_tasks
 from actlas.ingest import ingest as run_ingest
-from actlas.store import Entry, InvalidInput
+from actlas.store import CODEC, CODECS, Entry, InvalidInput
 
 
 def _fields(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> Fields:
@@ -44,6 +44,13 @@ def _fields(_context: click.Context, _parameter: click.Parameter, values: tuple[
     "--dtype", default="auto", show_default=True, help="bfloat16, float16, float32; auto is the checkpoint's."
 )
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
+@click.option(
+    "--codec",
+    type=click.Choice(list(CODECS)),
+    default=CODEC,
+    show_default=True,
+    help="How hidden states are compressed.",
+)
 @click.option("--allow-base-mismatch", is_flag=True, help="Take an adapter whose recorded base has another name.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -124,4 +131,4 @@ def _print(report: Report, as_json: bool) -> None:
 
 
 def _record(entry: Entry) -> dict[str, object]:
-    return {**entry.manifest.names, "id": entry.id, "path": str(entry.path)}
+    return {**entry.manifest.names, "id": entry.id, "path": entry.location}

@@ -23,7 +23,7 @@ class IngestDisplay(IngestProgress):
         self._bars: Progress | None = None
         self._forecast: Forecast | None = None
         self._label = ""
-        self._examples = self._tokens = self._padded = 0
+        self._examples = self._tokens = self._padded = self._skipped = 0
         self._waited = 0.0
         self._start = self._last_line = time.monotonic()
 
@@ -73,11 +73,19 @@ class IngestDisplay(IngestProgress):
             self._bars.update(self._task, advance=n_examples, description=self._label, rate=self.rate())
         elif time.monotonic() - self._last_line > _LINE_SECONDS and self._forecast is not None:
             self._last_line = time.monotonic()
-            left = (self._last_line - self._start) * (self._forecast.n_padded / self._padded - 1)
+            n_left = self._forecast.n_padded - self._skipped - self._padded
+            left = (self._last_line - self._start) * n_left / self._padded
             click.echo(
                 f"  {self._examples} of {self._forecast.n_examples} examples, {self.rate()}, {seconds_text(left)} left",
                 err=True,
             )
+
+    def skip(self, n_examples: int, n_padded: int) -> None:
+        """Count examples that need no work."""
+        self._examples += n_examples
+        self._skipped += n_padded
+        if self._bars is not None:
+            self._bars.update(self._task, advance=n_examples)
 
     def waiting(self, seconds: float) -> None:
         """Count time that the model waited for the disk."""

@@ -46,5 +46,8 @@ class Progress:
     def advance(self, n_examples: int, n_tokens: int, n_padded: int) -> None:
         """Call after every batch."""
 
+    def skip(self, n_examples: int, n_padded: int) -> None:
+        """Call when examples need no work, because an interrupted ingest left them."""
+
     def waiting(self, seconds: float) -> None:
         """Call when the forward pass had to wait for writing."""

@@ -1,13 +1,11 @@
 """Ingest: run each checkpoint once over the tasks and commit an entry for each."""
 
-import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +22,11 @@ from actlas.ingest.jobs import POSITION, Job, Resident, Run, plan_residents
 from actlas.ingest.loading import adapted, load_base
 from actlas.ingest.plan import Batch
 from actlas.ingest.progress import Forecast, Progress
+from actlas.ingest.provenance import maker, provenance
 from actlas.ingest.rendering import RenderingName
 from actlas.store import (
     BATCH_TOKENS,
+    CODEC,
     Entry,
     EntrySpec,
     EntryWriter,
@@ -37,8 +37,14 @@ from actlas.store import (
     Task,
     create_store,
     open_writer,
+    store_exists,
+    writable_root,
 )
+from actlas.store.codec import check_codec
+from actlas.store.digest import LEAF_ROWS
 from actlas.store.dtype import LOGICAL
+from actlas.store.limit import check_limit
+from actlas.store.storage import LocalStorage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +57,7 @@ class Options:
     device: str = "auto"
     all_tasks: bool = False
     allow_base_mismatch: bool = False
+    codec: str = CODEC
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,8 +113,10 @@ def ingest(
         For anything that is wrong with store, checkpoints or tasks; the store is unchanged.
     """
     options, progress = options or Options(), progress or Progress()
-    root = Path(store)
-    batch_tokens = Store(root).batch_tokens if _is_there(root) else BATCH_TOKENS
+    root = writable_root(store)
+    check_codec(options.codec)
+    is_there = store_exists(root)
+    batch_tokens = Store(root).batch_tokens if is_there else BATCH_TOKENS
     residents = plan_residents(
         checkpoints,
         tasks,
@@ -118,7 +127,7 @@ def ingest(
         all_tasks=options.all_tasks,
         allow_base_mismatch=options.allow_base_mismatch,
     )
-    present = _take_present(root, residents) if _is_there(root) else []
+    present = _take_present(root, residents) if is_there else []
     if present and not dry_run:
         _label_present(open_writer(root), residents, {entry.model for entry in present})
     device = _find_device(options.device)
@@ -127,6 +136,8 @@ def ingest(
     progress.start(forecast)
     if dry_run or forecast.n_entries == 0:
         return Report(forecast=forecast, present=tuple(present))
+    if is_there:
+        check_limit(LocalStorage(root), forecast.n_bytes)
     if forecast.n_bytes > forecast.free_bytes:
         raise InvalidInput(
             f"{root}: the hidden states need up to {forecast.n_bytes / 2**30:.1f} GiB, {forecast.free_bytes / 2**30:.1f} GiB "
@@ -136,13 +147,9 @@ def ingest(
         entry
         for resident in residents
         if any(run.jobs for run in resident.runs)
-        for entry in _run_resident(root, resident, device, progress)
+        for entry in _run_resident(root, resident, device, options.codec, progress)
     ]
     return Report(forecast=forecast, written=tuple(written), present=tuple(present))
-
-
-def _is_there(root: Path) -> bool:
-    return root.exists() and not (root.is_dir() and not any(root.iterdir()))
 
 
 def _find_device(device: str) -> str:
@@ -199,7 +206,14 @@ def _say_what_is_special(
         progress.note(f"already there, not computed again: {entry.label}")
 
 
-def _spec(resident: Resident, run: Run, job: Job, norm_width: int | None) -> EntrySpec:
+def _spec(
+    resident: Resident,
+    run: Run,
+    job: Job,
+    norm_width: int | None,
+    codec: str = CODEC,
+    made_by: Mapping[str, Any] | None = None,
+) -> EntrySpec:
     base, checkpoint = resident.base, run.checkpoint
     model = Model(
         name=checkpoint.slug,
@@ -221,10 +235,12 @@ def _spec(resident: Resident, run: Run, job: Job, norm_width: int | None) -> Ent
         identity=job.identity,
         token_digests=job.tokenized.digests,
         n_tokens=job.tokenized.lengths,
+        codec=codec,
+        maker=made_by or {},
     )
 
 
-def _run_resident(root: Path, resident: Resident, device: str, progress: Progress) -> Iterator[Entry]:
+def _run_resident(root: Path, resident: Resident, device: str, codec: str, progress: Progress) -> Iterator[Entry]:
     model = load_base(resident.base, resident.dtype, device)
     capture = Capture(model, resident.layers)
     for run in resident.runs:
@@ -233,15 +249,16 @@ def _run_resident(root: Path, resident: Resident, device: str, progress: Progres
         with adapted(model, run.adapter):
             conformance = check_conformance(model, choose_probes(run.jobs[0].tokenized.token_ids))
             # Only now: a model that is refused leaves no empty store behind.
-            writer = open_writer(root) if _is_there(root) else create_store(root)
+            writer = open_writer(root) if store_exists(root) else create_store(root)
             for job in run.jobs:
                 progress.entry(f"{run.checkpoint.slug} / {job.task.slug} / {job.rendering}")
-                yield _run_job(writer, resident, run, job, model, capture, conformance, progress)
+                spec = _spec(resident, run, job, conformance.norm_width, codec, maker(model))
+                yield _run_job(writer, spec, run, job, model, capture, conformance, progress)
 
 
 def _run_job(
     writer: StoreWriter,
-    resident: Resident,
+    spec: EntrySpec,
     run: Run,
     job: Job,
     model: PreTrainedModel,
@@ -249,14 +266,28 @@ def _run_job(
     conformance: Conformance,
     progress: Progress,
 ) -> Entry:
-    spec = _spec(resident, run, job, conformance.norm_width)
-    start, started = time.perf_counter(), datetime.now(UTC)
-    with writer.new_entry(spec) as entry:
+    with writer.new_entry(spec, on_wait=progress.note) as entry:
+        start, started, n_resumed = time.perf_counter(), datetime.now(UTC), entry.n_written
+        there, missing = _split(job, n_resumed)
+        if n_resumed:
+            progress.note(
+                f"{spec.model.name}/{job.task.slug}: {n_resumed} of {len(job.task)} examples are there already"
+            )
+            progress.skip(n_resumed, sum(batch.n_padded for superblock in there for batch in superblock))
         with _writing(entry, progress) as write:
-            for superblock in job.plan.superblocks:
+            for superblock in missing:
                 write(_superblock(superblock, spec, job, capture, progress))
-        provenance = _provenance(model, run, job, conformance, started, time.perf_counter() - start)
-        return writer.commit(entry, provenance, _labels(run))
+        seconds = time.perf_counter() - start
+        return writer.commit(entry, provenance(model, run, job, conformance, started, seconds, n_resumed), _labels(run))
+
+
+Superblocks = Sequence[Sequence[Batch]]
+
+
+def _split(job: Job, n_written: int) -> tuple[Superblocks, Superblocks]:
+    """Return the superblocks that are written, and those that are not."""
+    n_there = -(-n_written // LEAF_ROWS)
+    return job.plan.superblocks[:n_there], job.plan.superblocks[n_there:]
 
 
 Blocks = tuple[npt.NDArray[Any], npt.NDArray[Any] | None]
@@ -305,26 +336,3 @@ def _writing(entry: EntryWriter, progress: Progress) -> Iterator[Any]:
 
         yield write
         settle()
-
-
-def _provenance(
-    model: PreTrainedModel, run: Run, job: Job, conformance: Conformance, started: datetime, seconds: float
-) -> Mapping[str, Any]:
-    n_tokens, device = sum(job.tokenized.lengths), model.device
-    versions = {name: version(name) for name in ("actlas", "torch", "transformers", "peft", "zarr", "numpy")}
-    return {
-        "started": started.isoformat(timespec="seconds"),
-        "seconds": round(seconds, 3),
-        "host": socket.gethostname(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "versions": versions,
-        "checkpoint": asdict(run.checkpoint) | {"trained_on": list(run.checkpoint.trained_on)},
-        "attention": model.config._attn_implementation,
-        "batch_tokens": job.plan.batch_tokens,
-        "n_tokens": n_tokens,
-        "padding_share": round(1 - n_tokens / job.plan.n_padded, 6),
-        "tokens_per_second": round(n_tokens / seconds, 1),
-        "n_truncated": job.tokenized.n_truncated,
-        "n_duplicates": job.task.n_duplicates,
-        "conformance": asdict(conformance),
-    }

@@ -1,50 +1,226 @@
-"""catalog.json: what is committed, for readers that cannot list directories. A copy, never the truth."""
+"""catalog.json: what is committed and what was withdrawn, for readers that cannot list. A copy, never the truth."""
 
 import contextlib
+from collections.abc import Collection, Container, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from actlas.store.entry import Entry
-from actlas.store.errors import ActError
-from actlas.store.files import file_lock, read_json, write_json
-from actlas.store.layout import FORMAT, staging_directory
-from actlas.store.reader import Store
+from actlas.store.digest import bytes_digest, canonical_json
+from actlas.store.disk import Disk
+from actlas.store.documents import read_json, seal, unseal
+from actlas.store.errors import ActError, Corrupt
+from actlas.store.layout import CATALOG, FORMAT, MANIFEST, STAGING, check_format
+from actlas.store.lock import file_lock
+from actlas.store.manifest import Manifest, parse_manifest
+from actlas.store.slug import check_slug
+from actlas.store.storage import LocalStorage, Storage
+from actlas.store.tombstone import Tombstone, read_tombstones
 
-
-def rebuild_catalog(root: Path) -> None:
-    """List the store and write the catalog, again until nothing was committed meanwhile."""
-    with file_lock(staging_directory(root) / "catalog.lock", wait=True, holder="rebuilding the catalog"):
-        store, listed, known = Store(root), None, _read_known(root)
-        while listed != (listed := _list_entries(store, known)):
-            write_json(root / "catalog.json", {"format": FORMAT, "entries": listed})
+_MANIFEST_BYTES = 16 << 20
 
 
-def _read_known(root: Path) -> dict[str, dict[str, Any]]:
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What a catalogue says of one entry.
+
+    Attributes
+    ----------
+    path : str
+        Its directory, relative to the store.
+    id, key : str
+        Digests of its content and of its inputs.
+    model, task, rendering, position : str
+        The names that it stands under.
+    dtype : str
+        What the model computed in.
+    layers : tuple of int
+        The layers kept.
+    n_examples, width : int
+        Rows, and features.
+    n_bytes : int
+        Size of its files.
+    manifest_xxh3_128 : str
+        Digest of its manifest, by which a reader knows whether the record is still true.
+    """
+
+    path: str
+    id: str
+    key: str
+    model: str
+    task: str
+    rendering: str
+    position: str
+    dtype: str
+    layers: tuple[int, ...]
+    n_examples: int
+    width: int
+    n_bytes: int
+    manifest_xxh3_128: str
+
+    @property
+    def label(self) -> str:
+        """What distinguishes the entry from its siblings, for messages and tables."""
+        return (
+            f"{self.model}/{self.task}/{self.rendering}-{self.position} key={self.key[:8]} dtype={self.dtype} "
+            f"layers={len(self.layers)} n={self.n_examples}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """What a store holds.
+
+    Attributes
+    ----------
+    records : tuple of Record
+        Committed entries, sorted by path.
+    withdrawn : tuple of Tombstone
+        Entries that were taken away.
+    problems : mapping
+        Entries whose manifest cannot be used, by path, with the error.
+    """
+
+    records: tuple[Record, ...]
+    withdrawn: tuple[Tombstone, ...]
+    problems: dict[str, ActError]
+
+    @property
+    def paths(self) -> list[str]:
+        """Paths of all entries, whole or damaged."""
+        return [*(record.path for record in self.records), *self.problems]
+
+
+def describe(path: str, manifest: Manifest, data: bytes) -> Record:
+    """Return the record of an entry from its manifest, parsed and as bytes."""
+    _, n_examples, width = manifest.arrays["hidden_states"]["shape"]
+    return Record(
+        path=path,
+        id=manifest.id,
+        key=manifest.identity.key,
+        **manifest.names,
+        dtype=manifest.identity.dtype,
+        layers=manifest.identity.layers,
+        n_examples=n_examples,
+        width=width,
+        n_bytes=manifest.n_bytes,
+        manifest_xxh3_128=bytes_digest(data),
+    )
+
+
+def list_directories(root: Path, model: str = "*", task: str = "*") -> Iterator[str]:
+    """Yield the directories at which entries stand, or should stand, sorted, relative to the store."""
+    for path in sorted((root / "models").glob(f"{model}/{task}/*")):
+        if not path.name.startswith(".") and path.is_dir():
+            yield path.relative_to(root).as_posix()
+
+
+def list_store(storage: Storage, model: str = "*", task: str = "*") -> Listing:
+    """List a store: a directory by what stands in it, a server by its catalogue.
+
+    Raises
+    ------
+    Incomplete, Corrupt, Unreachable
+        When a server's catalogue cannot be had.
+    """
+    if not isinstance(storage, LocalStorage):
+        return read_catalog(storage)
+    return _list_directory(storage, model, task, trusted=None)
+
+
+def _list_directory(storage: LocalStorage, model: str, task: str, trusted: Container[str] | None) -> Listing:
+    """List what stands in a directory; the catalogue spares parsing, and for trusted paths also reading, of manifests."""
+    known: dict[str, Record] = {}
+    with contextlib.suppress(ActError):  # missing or damaged: it is a copy
+        known = {record.path: record for record in read_catalog(storage).records}
+    records: list[Record] = []
+    problems: dict[str, ActError] = {}
+    for path in list_directories(storage.root, model, task):
+        if not (storage.root / path / MANIFEST).exists():
+            continue
+        try:
+            if trusted is not None and path in trusted and path in known:
+                records.append(known[path])
+            else:
+                records.append(_record(storage, path, known.get(path)))
+        except ActError as error:
+            problems[path] = error
+    return Listing(records=tuple(records), withdrawn=tuple(read_tombstones(storage.root)), problems=problems)
+
+
+def _record(storage: Storage, path: str, known: Record | None) -> Record:
+    """Read a manifest; it is parsed only where the catalogue does not know it as it is."""
+    name = f"{path}/{MANIFEST}"
+    data = storage.read(name, limit=_MANIFEST_BYTES)
+    if known is not None and bytes_digest(data) == known.manifest_xxh3_128:
+        return known
+    return describe(path, parse_manifest(data, storage.where(name)), data)
+
+
+def read_catalog(storage: Storage) -> Listing:
+    """Read the catalogue.
+
+    Raises
+    ------
+    Incomplete, Corrupt
+        When it is missing or was changed.
+    InvalidInput
+        When it has a newer format.
+    """
+    where = storage.where(CATALOG)
+    body = read_json(storage, CATALOG)
+    check_format(body, where)
+    body = unseal(body, where)
     try:
-        return {record["path"]: record for record in read_json(root / "catalog.json")["entries"]}
-    except (ActError, KeyError, TypeError):  # missing or damaged: it is a copy, and made again
-        return {}
+        records = tuple(Record(**entry | {"layers": tuple(entry["layers"])}) for entry in body["entries"])
+        withdrawn = tuple(Tombstone(**tombstone) for tombstone in body["withdrawn"])
+        for record in records:
+            _check_path(record)
+    except (KeyError, TypeError, ValueError) as error:
+        raise Corrupt(f"{where}: not a catalogue of format {FORMAT} ({error}); `act gc` makes it again") from error
+    return Listing(records=records, withdrawn=withdrawn, problems={})
 
 
-def _list_entries(store: Store, known: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """List what is there; entries never change, so that only new ones are read."""
-    listed: list[dict[str, Any]] = []
-    for path in store._entry_paths():
-        name = path.relative_to(store.root).as_posix()
-        with contextlib.suppress(ActError):  # one damaged entry must not stop the commits of others
-            listed.append(known.get(name) or _describe(Entry(store.root, path)))
-            known[name] = listed[-1]
-    return listed
+def _check_path(record: Record) -> None:
+    top, *names = record.path.split("/")
+    if top != "models" or len(names) != 3:
+        raise ValueError(f"path {record.path!r}")
+    for name in names:
+        check_slug(name, "path")
 
 
-def _describe(entry: Entry) -> dict[str, object]:
-    return {
-        "path": entry.path.relative_to(entry.path.parents[3]).as_posix(),
-        "id": entry.id,
-        "key": entry.key,
-        **entry.manifest.names,
-        "dtype": entry.identity.dtype,
-        "layers": list(entry.layers),
-        "n_examples": entry.n_examples,
-        "n_bytes": entry.manifest.n_bytes,
-    }
+def catalog_bytes(listing: Listing) -> bytes:
+    """Return a catalogue as it is written: on one line, for a large one must be written fast."""
+    entries = [asdict(record) | {"layers": list(record.layers)} for record in listing.records]
+    withdrawn = [asdict(tombstone) for tombstone in listing.withdrawn]
+    return canonical_json(seal({"format": FORMAT, "entries": entries, "withdrawn": withdrawn})) + b"\n"
+
+
+class _AllBut:
+    """Every path except those that just changed."""
+
+    def __init__(self, changed: Collection[str]) -> None:
+        self._changed = changed
+
+    def __contains__(self, path: object) -> bool:
+        return path not in self._changed
+
+
+def rebuild_catalog(disk: Disk, root: Path, *, changed: Collection[str] | None = None) -> None:
+    """List the store and write the catalogue, again until nothing was committed or withdrawn meanwhile.
+
+    Parameters
+    ----------
+    disk : Disk
+        What is written to.
+    root : Path
+        The store.
+    changed : collection of str, optional
+        The entries that changed, where the catalogue is right about the others: these are not read again.
+    """
+    storage, trusted = LocalStorage(root), None if changed is None else _AllBut(changed)
+    disk.make_directories(root / STAGING)
+    with file_lock(root / STAGING / "catalog.lock", wait=True, holder="rebuilding the catalog"):
+        written = None
+        while written != (wanted := catalog_bytes(_list_directory(storage, "*", "*", trusted))):
+            disk.write_atomically(root / CATALOG, wanted)
+            written = wanted

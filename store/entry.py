@@ -2,20 +2,20 @@
 
 from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import zarr
-from zarr.storage import LocalStore
 
 from actlas.store.arrays import StoredArray
-from actlas.store.dtype import LOGICAL, Array
+from actlas.store.chunks import ChunkedArray
+from actlas.store.documents import parse_json
+from actlas.store.dtype import LOGICAL, Array, check_dtype
 from actlas.store.errors import Corrupt, NotFound
-from actlas.store.files import read_json
 from actlas.store.identity import EntryIdentity
-from actlas.store.manifest import Manifest, check_file, check_sizes, read_manifest
+from actlas.store.manifest import REMEDY, Manifest, check_sizes, read_checked, read_manifest
+from actlas.store.metadata import parse_array, parse_group
+from actlas.store.storage import LocalStorage, Storage
 from actlas.store.task import Task, read_task
 
 if TYPE_CHECKING:
@@ -27,25 +27,32 @@ class Entry:
 
     Attributes
     ----------
-    path : Path
-        Its directory.
+    path : str
+        Its directory, relative to the store.
     model, task, rendering, position : str
         The names that it stands under.
     identity : EntryIdentity
         Everything that its values depend on.
+    manifest : Manifest
+        What was written.
     """
 
-    def __init__(self, root: Path, path: Path) -> None:
-        self._root = root
+    def __init__(self, storage: Storage, path: str) -> None:
+        self._storage = storage
         self.path = path
-        self._manifest = read_manifest(path)
-        names = self._manifest.names
+        self.manifest: Manifest = read_manifest(storage, path)
+        names = self.manifest.names
         self.model, self.task = names["model"], names["task"]
         self.rendering, self.position = names["rendering"], names["position"]
-        self.identity: EntryIdentity = self._manifest.identity
+        self.identity: EntryIdentity = self.manifest.identity
 
     def __repr__(self) -> str:
         return f"<Entry {self.label} id={self.id[:12]}>"
+
+    @property
+    def location(self) -> str:
+        """Its directory as a whole path or URL."""
+        return self._storage.where(self.path)
 
     @property
     def label(self) -> str:
@@ -58,17 +65,12 @@ class Entry:
     @cached_property
     def id(self) -> str:
         """Digest of content and identity, 64 hexadecimal digits."""
-        return self._manifest.id
+        return self.manifest.id
 
     @cached_property
     def key(self) -> str:
         """Digest of the identity, 64 hexadecimal digits."""
         return self.identity.key
-
-    @property
-    def manifest(self) -> Manifest:
-        """What was written."""
-        return self._manifest
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -78,44 +80,60 @@ class Entry:
     @property
     def dtype(self) -> np.dtype[Any]:
         """The real dtype of the hidden states."""
-        return LOGICAL[self.identity.dtype]
+        return LOGICAL[check_dtype(self.identity.dtype)]
 
     @property
     def n_examples(self) -> int:
         """Number of rows."""
-        return int(self._manifest.arrays["hidden_states"]["shape"][1])
+        return int(self.manifest.arrays["hidden_states"]["shape"][1])
 
     @property
     def width(self) -> int:
         """Number of features p."""
-        return int(self._manifest.arrays["hidden_states"]["shape"][2])
+        return int(self.manifest.arrays["hidden_states"]["shape"][2])
 
     @cached_property
-    def _group(self) -> zarr.Group:
-        check_sizes(self.path, self._manifest)
-        # Every read follows these metadata; one wrong bit in a chunk shape would read as missing chunks, which is NaN.
-        check_file(self.path, "zarr.json", self._manifest)
-        try:
-            return zarr.open_group(
-                LocalStore(self.path, read_only=True), mode="r", zarr_format=3, use_consolidated=True
-            )
-        except Exception as error:  # whatever zarr makes of damaged metadata
-            raise Corrupt(f"{self.path}: its Zarr metadata cannot be read ({error}); run `act verify`") from error
+    def _metadata(self) -> dict[str, Any]:
+        """The metadata of all arrays.
 
-    def _array(self, name: str) -> StoredArray:
-        try:
-            array = StoredArray(self._group[name])  # type: ignore[arg-type]
-        except KeyError as error:
-            raise NotFound(f"{self.label}: has no array {name!r}") from error
-        recorded = self._manifest.arrays.get(name)
-        if recorded is not None and tuple(recorded["shape"]) != array.shape:
-            raise Corrupt(f"{self.path / name}: expected shape {tuple(recorded['shape'])}, got {array.shape}")
-        return array
+        Every read follows them: one wrong bit in a chunk shape would make present chunks look missing.
+        """
+        if isinstance(self._storage, LocalStorage):
+            check_sizes(self._storage, self.path, self.manifest)
+        data = read_checked(self._storage, self.path, "zarr.json", self.manifest.files)
+        return parse_group(data, self._storage.where(f"{self.path}/zarr.json"))[1]
+
+    def array_names(self) -> list[str]:
+        """Return the names of all arrays."""
+        return sorted(self._metadata)
+
+    def chunked(self, name: str) -> ChunkedArray:
+        """Return the files of an array; `hidden_states` and its siblings read it in its real dtype.
+
+        Raises
+        ------
+        NotFound
+            When there is no such array.
+        Corrupt, Incomplete
+            When files are missing, have another size, or are described in another way than format 1 allows.
+        """
+        if name not in self._metadata:
+            raise NotFound(f"{self.label}: has no array {name!r}")
+        where = self._storage.where(f"{self.path}/{name}/zarr.json")
+        metadata = parse_array(self._metadata[name], where)
+        files = self.manifest.files
+        sizes = {file.partition("/")[2]: files[file]["size"] for file in files if file.startswith(f"{name}/c.")}
+        if len(sizes) != np.prod(metadata.grid, dtype=object):
+            raise Corrupt(f"{where}: expected {len(sizes)} files, as in the manifest, got {metadata.grid}; {REMEDY}")
+        recorded = self.manifest.arrays.get(name)
+        if recorded is not None and tuple(recorded["shape"]) != metadata.shape:
+            raise Corrupt(f"{where}: expected shape {tuple(recorded['shape'])}, got {metadata.shape}; {REMEDY}")
+        return ChunkedArray(self._storage, f"{self.path}/{name}", metadata, sizes)
 
     @cached_property
     def hidden_states(self) -> StoredArray:
         """Hidden states, (n_layers, n_examples, n_features); indexing reads."""
-        return self._array("hidden_states")
+        return StoredArray(self.chunked("hidden_states"))
 
     @cached_property
     def final_norm(self) -> StoredArray:
@@ -126,51 +144,58 @@ class Entry:
         NotFound
             Where the model has no final norm.
         """
-        return self._array("final_norm")
+        return StoredArray(self.chunked("final_norm"))
 
     @property
     def has_final_norm(self) -> bool:
         """Whether the model has a final norm."""
-        return "final_norm" in self._manifest.arrays
+        return "final_norm" in self.manifest.arrays
+
+    def _small(self, name: str, *shape: int) -> Array:
+        array = StoredArray(self.chunked(name))
+        if array.shape != shape:
+            raise Corrupt(f"{self.location}/{name}: expected shape {shape}, got {array.shape}; {REMEDY}")
+        return array[...]
 
     @cached_property
     def example_ids(self) -> list[str]:
         """Ids of the rows, in task order."""
-        return [bytes(row).hex() for row in self._array("example_id")[...]]
+        return [bytes(row).hex() for row in self._small("example_id", self.n_examples, 16)]
 
     @cached_property
     def token_digests(self) -> list[str]:
         """Digest of the token ids of each row."""
-        return [bytes(row).hex() for row in self._array("token_digest")[...]]
+        return [bytes(row).hex() for row in self._small("token_digest", self.n_examples, 16)]
 
     @cached_property
     def n_tokens(self) -> npt.NDArray[np.int32]:
         """Tokens of each row, (n_examples,)."""
-        return self._array("n_tokens")[...]
+        return self._small("n_tokens", self.n_examples)
 
     @cached_property
     def nonfinite(self) -> npt.NDArray[np.uint32]:
         """NaN and infinite values, (n_layers, n_examples)."""
-        return self._array("nonfinite")[...]
+        return self._small("nonfinite", len(self.layers), self.n_examples)
 
     @cached_property
     def max_abs(self) -> npt.NDArray[np.float32]:
         """Largest finite magnitude, (n_layers, n_examples)."""
-        return self._array("max_abs")[...]
+        return self._small("max_abs", len(self.layers), self.n_examples)
 
     @cached_property
     def mean(self) -> npt.NDArray[np.float64]:
         """Column means over the rows that are finite throughout, (n_layers, n_features)."""
-        return self._array("mean")[...]
+        return self._small("mean", len(self.layers), self.width)
 
     @cached_property
     def provenance(self) -> Mapping[str, Any]:
         """When, where and with what the entry was made; outside its id."""
-        return read_json(self.path / "provenance.json")
+        data = read_checked(self._storage, self.path, "provenance.json", self.manifest.files)
+        return parse_json(data, f"{self.location}/provenance.json")
 
     def read_task(self) -> Task:
         """Return the task with the texts and columns of the examples."""
-        return read_task(self._root, self.task, self.identity.task_digest)
+        return read_task(self._storage, self.task, self.identity.task_digest)
 
     def layer_index(self, layer: int) -> int:
         """Return where `layer` stands on the first axis.

@@ -34,6 +34,10 @@ class Incomplete(ActError):
     """A file that belongs to an entry and is missing or too short."""
 
 
+class Unreachable(ActError):
+    """A server that cannot be reached, or fails; later it may work."""
+
+
 class Mismatch(ActError):
     """Two things that must belong together and do not."""
 

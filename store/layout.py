@@ -1,40 +1,41 @@
-"""Where things stand in a store, and what its root says."""
+"""Where things stand in a store, by their names relative to its top, and what its root says."""
 
 import json
 from pathlib import Path
+from typing import Any
 
+from actlas.store.disk import Disk
+from actlas.store.documents import read_json, seal, unseal
 from actlas.store.errors import AlreadyExists, Corrupt, Incomplete, InvalidInput, NotFound
-from actlas.store.files import fsync_path, read_json, write_atomically
 from actlas.store.slug import check_slug
+from actlas.store.storage import LocalStorage, Storage
 
 FORMAT = 1
 BATCH_TOKENS = 16384  # padded tokens in one batch, the default of a new store
 
 GROUP_JSON = json.dumps({"zarr_format": 3, "node_type": "group", "attributes": {}}).encode()
+CATALOG = "catalog.json"
+MANIFEST = "manifest.json"
+STAGING, TRASH = ".staging", ".trash"
 
 
-def task_directory(root: Path, task: str) -> Path:
+def task_directory(task: str) -> str:
     """Return the directory of a task's tables."""
-    return root / "tasks" / check_slug(task, "task")
+    return f"tasks/{check_slug(task, 'task')}"
 
 
-def model_directory(root: Path, model: str) -> Path:
+def model_directory(model: str) -> str:
     """Return the directory of a model's entries."""
-    return root / "models" / check_slug(model, "model")
+    return f"models/{check_slug(model, 'model')}"
 
 
-def entry_directory(root: Path, model: str, task: str, rendering: str, position: str, key: str) -> Path:
+def entry_directory(model: str, task: str, rendering: str, position: str, key: str) -> str:
     """Return the directory of one entry."""
     name = f"{check_slug(rendering, 'rendering')}-{check_slug(position, 'position')}-{key[:8]}"
-    return model_directory(root, model) / check_slug(task, "task") / name
+    return f"{model_directory(model)}/{check_slug(task, 'task')}/{name}"
 
 
-def staging_directory(root: Path) -> Path:
-    """Return the directory in which entries are built, invisible to readers."""
-    return root / ".staging"
-
-
-def create_root(root: Path, batch_tokens: int) -> None:
+def create_root(disk: Disk, root: Path, batch_tokens: int) -> None:
     """Make an empty store; `root` must not exist or be an empty directory.
 
     Raises
@@ -46,26 +47,36 @@ def create_root(root: Path, batch_tokens: int) -> None:
     """
     if batch_tokens < 1:
         raise InvalidInput(f"batch_tokens: expected a positive number of tokens, got {batch_tokens}")
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+    if store_exists(root):
         raise AlreadyExists(f"{root}: expected a new path or an empty directory for a new store; choose another path")
     try:
-        root.mkdir(exist_ok=True)
-        for name in ("tasks", "models"):
-            (root / name).mkdir()
-        write_atomically(root / "models" / "zarr.json", GROUP_JSON)
-        write_atomically(root / "zarr.json", _root_json(batch_tokens))
+        for directory in (root, root / "tasks", root / "models"):
+            disk.make_directory(directory)
+        disk.write_atomically(root / "models" / "zarr.json", GROUP_JSON)
+        disk.write_atomically(root / "zarr.json", _root_json(batch_tokens))
+        disk.sync(root.absolute().parent)
     except OSError as error:
         raise InvalidInput(f"{root}: the store cannot be made there ({error.strerror})") from error
-    fsync_path(root.parent)
+
+
+def store_exists(root: Path) -> bool:
+    """Return whether anything stands at a path that is more than an empty directory or an unfinished store."""
+    return root.exists() and not (root.is_dir() and is_unfinished(root))
+
+
+def is_unfinished(root: Path) -> bool:
+    """Return whether a directory is empty, or holds only what a `create_root` that was killed leaves."""
+    left = {path.relative_to(root).as_posix() for path in root.rglob("*") if not path.name.endswith(".tmp")}
+    return left <= {"tasks", "models", "models/zarr.json"}
 
 
 def _root_json(batch_tokens: int) -> bytes:
-    attributes = {"actlas": {"format": FORMAT, "batch_tokens": batch_tokens}}
+    attributes = {"actlas": seal({"format": FORMAT, "batch_tokens": batch_tokens})}
     return json.dumps({"zarr_format": 3, "node_type": "group", "attributes": attributes}, indent=1).encode()
 
 
-def read_root(root: Path) -> int:
-    """Check that `root` is a store that this version reads, and return its token budget.
+def read_root(storage: Storage) -> int:
+    """Check that there is a store that this version reads, and return its token budget.
 
     Raises
     ------
@@ -75,31 +86,50 @@ def read_root(root: Path) -> int:
         When a newer actlas wrote it.
     Corrupt
         When its root metadata cannot be understood.
+    Unreachable
+        When the server fails.
     """
-    if not root.exists():
-        raise NotFound(f"no store at {root}: the path does not exist; `act ingest` makes one")
+    if isinstance(storage, LocalStorage) and not storage.root.exists():
+        raise NotFound(f"no store at {storage.location}: the path does not exist; `act ingest` makes one")
     try:
-        attributes = read_json(root / "zarr.json").get("attributes")
+        attributes = read_json(storage, "zarr.json").get("attributes")
     except Incomplete as error:
         raise NotFound(
-            f"{root} is not an actlas store: it has no readable zarr.json; give the store's top directory"
+            f"{storage.location} is not an actlas store: it has no readable zarr.json; give the store's top directory"
         ) from error
     ours = attributes.get("actlas") if isinstance(attributes, dict) else None
     if not isinstance(ours, dict):
-        raise NotFound(f"{root} is a Zarr group but not an actlas store: its zarr.json has no attribute 'actlas'")
-    version, batch_tokens = ours.get("format"), ours.get("batch_tokens")
-    if isinstance(version, int) and version > FORMAT:
-        raise InvalidInput(
-            f"{root}: written in store format {version}, this actlas reads up to {FORMAT}; install a newer actlas"
+        raise NotFound(
+            f"{storage.location} is a Zarr group but not an actlas store: its zarr.json has no attribute 'actlas'"
         )
-    if version != FORMAT or not isinstance(batch_tokens, int) or batch_tokens < 1:
-        raise Corrupt(f"{root / 'zarr.json'}: expected format {FORMAT} and a positive batch_tokens, got {ours}")
+    check_format(ours, storage.where("zarr.json"))
+    batch_tokens = unseal(ours, storage.where("zarr.json")).get("batch_tokens")
+    if not isinstance(batch_tokens, int) or batch_tokens < 1:
+        raise Corrupt(f"{storage.where('zarr.json')}: expected a positive batch_tokens, got {batch_tokens}")
     return batch_tokens
 
 
-def ensure_group(directory: Path) -> None:
+def check_format(document: dict[str, Any], where: str) -> None:
+    """Refuse a document of another format.
+
+    Raises
+    ------
+    InvalidInput
+        When it is newer.
+    Corrupt
+        When it names none that ever was.
+    """
+    version = document.get("format")
+    if isinstance(version, int) and version > FORMAT:
+        raise InvalidInput(
+            f"{where}: written in store format {version}, this actlas reads up to {FORMAT}; install a newer actlas"
+        )
+    if version != FORMAT:
+        raise Corrupt(f"{where}: expected format {FORMAT}, got {version!r}; restore the file from a copy")
+
+
+def ensure_group(disk: Disk, directory: Path) -> None:
     """Make a directory that is also a Zarr group, so that the store is one hierarchy for any Zarr reader."""
-    directory.mkdir(parents=True, exist_ok=True)
+    disk.make_directories(directory)
     if not (directory / "zarr.json").exists():
-        write_atomically(directory / "zarr.json", GROUP_JSON)
-        fsync_path(directory.parent)
+        disk.write_atomically(directory / "zarr.json", GROUP_JSON)

@@ -1,19 +1,25 @@
 """The manifest: what an entry is and every file that it consists of. Written last; without it there is no entry."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from actlas.store.digest import file_digest
-from actlas.store.errors import Corrupt, Incomplete, InvalidInput
-from actlas.store.files import read_json, seal, unseal, write_json
+from actlas.store.digest import bytes_digest
+from actlas.store.disk import Disk
+from actlas.store.documents import parse_json, seal, unseal, write_json
+from actlas.store.errors import Corrupt, Incomplete
 from actlas.store.identity import EntryIdentity, entry_id
-from actlas.store.layout import FORMAT
+from actlas.store.layout import FORMAT, MANIFEST, check_format
+from actlas.store.slug import check_slug
+from actlas.store.storage import LocalStorage, Storage, wrong_size
 
-NAME = "manifest.json"
+_MANIFEST_BYTES = 16 << 20
+_FILE_NAME = re.compile(r"(?:[a-z_]+/)?[a-z_][a-z0-9_.]*")
+_ARRAYS = {"hidden_states": 3, "final_norm": 2, "example_id": 2, "token_digest": 2, "n_tokens": 1}
 
-_REMEDY = "restore it from a copy, or remove {} and ingest again"
+REMEDY = "restore it from a copy, or `act rm` the entry and ingest it again"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,57 +53,74 @@ class Manifest:
         """Size of all files in bytes."""
         return sum(int(file["size"]) for file in self.files.values())
 
+    def as_json(self) -> dict[str, Any]:
+        """Return the manifest as it is written, with its own checksum."""
+        derived = {"identity": self.identity.as_json(), "format": FORMAT, "id": self.id, "key": self.identity.key}
+        return seal(asdict(self) | derived)
+
 
 def list_files(directory: Path) -> list[str]:
     """Return the relative paths of all files of an entry but the manifest."""
     paths = (path.relative_to(directory).as_posix() for path in directory.rglob("*") if not path.is_dir())
-    return sorted(path for path in paths if path != NAME)
+    return sorted(path for path in paths if path != MANIFEST)
 
 
-def describe_files(directory: Path) -> dict[str, dict[str, Any]]:
-    """Return size and digest of every file of an entry."""
-    return {
-        name: {"size": (directory / name).stat().st_size, "xxh3_128": file_digest(directory / name)}
-        for name in list_files(directory)
-    }
+def write_manifest(disk: Disk, directory: Path, manifest: Manifest) -> None:
+    """Write the manifest into an entry's directory."""
+    write_json(disk, directory / MANIFEST, manifest.as_json())
 
 
-def write_manifest(directory: Path, manifest: Manifest) -> None:
-    """Write the manifest with its own checksum."""
-    body = asdict(manifest) | {"identity": manifest.identity.as_json(), "format": FORMAT, "id": manifest.id}
-    body["key"] = manifest.identity.key
-    write_json(directory / NAME, seal(body))
+def read_manifest(storage: Storage, directory: str) -> Manifest:
+    """Read a manifest and check it against its own checksum, id and key; errors as `parse_manifest`, and `Incomplete`."""
+    name = f"{directory}/{MANIFEST}"
+    return parse_manifest(storage.read(name, limit=_MANIFEST_BYTES), storage.where(name))
 
 
-def read_manifest(directory: Path) -> Manifest:
-    """Read a manifest and check it against its own checksum, id and key.
+def parse_manifest(data: bytes, where: str) -> Manifest:
+    """Parse a manifest and check it against its own checksum, id and key.
 
     Raises
     ------
-    Incomplete
-        When there is none.
     Corrupt
-        When it was changed.
+        When it was changed, or names what no entry can have.
     InvalidInput
         When it has a newer format.
     """
-    path = directory / NAME
-    body = read_json(path)
-    if isinstance(body.get("format"), int) and body["format"] > FORMAT:
-        raise InvalidInput(f"{path}: written in store format {body['format']}, this actlas reads up to {FORMAT}")
-    body = unseal(path, body)
+    body = parse_json(data, where)
+    if isinstance(body.get("format"), int):
+        check_format(body, where)
+    body = unseal(body, where)
     try:
         identity = EntryIdentity(**body["identity"] | {"layers": tuple(body["identity"]["layers"])})
         manifest = Manifest(names=body["names"], identity=identity, arrays=body["arrays"], files=body["files"])
+        _check_content(manifest)
         fits = (body["id"], body["key"]) == (manifest.id, identity.key)
-    except (KeyError, TypeError, ValueError) as error:
-        raise Corrupt(f"{path}: not a manifest of format {FORMAT} ({error!r})") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise Corrupt(f"{where}: not a manifest of format {FORMAT} ({error})") from error
     if not fits:
-        raise Corrupt(f"{path}: id or key does not follow from its content; {_REMEDY.format(directory)}")
+        raise Corrupt(f"{where}: id or key does not follow from its content; {REMEDY}")
     return manifest
 
 
-def check_sizes(directory: Path, manifest: Manifest) -> None:
+def _check_content(manifest: Manifest) -> None:
+    """Refuse names from which no path may be built, and numbers that cannot be."""
+    for what in ("model", "task", "rendering", "position"):
+        check_slug(manifest.names[what], what)
+    for name, file in manifest.files.items():
+        if not _FILE_NAME.fullmatch(name) or ".." in name:
+            raise ValueError(f"a file called {name!r}")
+        if type(file["size"]) is not int or file["size"] < 0 or not isinstance(file["xxh3_128"], str):
+            raise ValueError(f"size or digest of {name}")
+    for name, array in manifest.arrays.items():
+        shape = array["shape"]
+        if _ARRAYS.get(name) != len(shape) or not all(type(length) is int and length > 0 for length in shape):
+            raise ValueError(f"an array {name!r} of shape {shape}")
+    layers = manifest.identity.layers
+    if list(layers) != sorted({*layers}) or manifest.arrays["hidden_states"]["shape"][0] != len(layers):
+        raise ValueError(f"layers {layers}")
+
+
+def check_sizes(storage: LocalStorage, directory: str, manifest: Manifest) -> None:
     """Compare presence and size of every file with the manifest.
 
     Raises
@@ -106,37 +129,29 @@ def check_sizes(directory: Path, manifest: Manifest) -> None:
         For the first file that is missing or has another size.
     """
     for name, file in manifest.files.items():
+        path = storage.root / directory / name
         try:
-            size = (directory / name).stat().st_size
+            size = path.stat().st_size
         except OSError as error:
-            raise Incomplete(f"{directory / name}: missing ({error.strerror}); {_REMEDY.format(directory)}") from error
+            raise Incomplete(f"{path}: missing ({error.strerror}); {REMEDY}") from error
         if size != file["size"]:
-            raise Incomplete(
-                f"{directory / name}: expected {file['size']} bytes, got {size}; {_REMEDY.format(directory)}"
-            )
+            raise wrong_size(str(path), file["size"], size)
 
 
-def check_file(directory: Path, name: str, manifest: Manifest) -> None:
-    """Compare one file's bytes with the manifest.
+def read_checked(storage: Storage, directory: str, name: str, files: Mapping[str, Mapping[str, Any]]) -> bytes:
+    """Read one file of an entry and compare its bytes with the manifest.
 
     Raises
     ------
     Corrupt
         When they are others.
+    Incomplete
+        When the file is missing.
     """
-    if file_digest(directory / name) != manifest.files[name]["xxh3_128"]:
-        raise Corrupt(f"{directory / name}: its bytes are not those that were written; restore it, or run `act verify`")
-
-
-def find_damage(directory: Path, manifest: Manifest) -> Iterator[str]:
-    """Yield one line for every file that is missing, changed or does not belong; re-reads all bytes."""
-    for name, file in manifest.files.items():
-        path = directory / name
-        try:
-            if path.stat().st_size != file["size"] or file_digest(path) != file["xxh3_128"]:
-                yield f"{path}: its bytes are not those that were written"
-        except OSError as error:
-            yield f"{path}: {error.strerror}"
-    yield from (
-        f"{directory / name}: not part of the entry" for name in set(list_files(directory)) - set(manifest.files)
-    )
+    path = f"{directory}/{name}"
+    if name not in files:
+        raise Incomplete(f"{storage.where(path)}: not among the files of the entry; {REMEDY}")
+    data = storage.read(path, limit=files[name]["size"])
+    if bytes_digest(data) != files[name]["xxh3_128"]:
+        raise Corrupt(f"{storage.where(path)}: its bytes are not those that were written; {REMEDY}")
+    return data

@@ -1,15 +1,15 @@
-"""Models: who a checkpoint is (written once) and what people say about it (labels)."""
+"""Models: who a checkpoint is; written once."""
 
-from collections.abc import Mapping
+import contextlib
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from actlas.store.digest import json_digest
+from actlas.store.disk import Disk
+from actlas.store.documents import read_json, seal, unseal, write_json
 from actlas.store.errors import Corrupt, Mismatch
-from actlas.store.files import read_json, remove_write_permission, seal, unseal, write_json
 from actlas.store.layout import ensure_group, model_directory
-from actlas.store.slug import check_slug
+from actlas.store.storage import LocalStorage, Storage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,7 @@ class Model:
     tokenizer_digest: str
 
 
-def check_name_is_free(root: Path, name: str, identity: ModelIdentity) -> None:
+def check_name_is_free(storage: Storage, name: str, identity: ModelIdentity) -> None:
     """Raise when `name` already belongs to another checkpoint.
 
     Raises
@@ -76,16 +76,18 @@ def check_name_is_free(root: Path, name: str, identity: ModelIdentity) -> None:
     Mismatch
         When it does; the message says what to do.
     """
-    path = model_directory(root, name) / "model.json"
-    if path.exists() and (known := read_model(root, name)).identity != identity:
+    if not storage.exists(f"{model_directory(name)}/model.json"):
+        return
+    known = read_model(storage, name)
+    if known.identity != identity:
         raise Mismatch(
-            f"the name {name!r} belongs to another checkpoint in {root}: expected digest "
+            f"the name {name!r} belongs to another checkpoint in {storage.location}: expected digest "
             f"{known.identity.digest[:12]} ({known.adapter or known.base}), got {identity.digest[:12]}; "
             "give this one its own --name"
         )
 
 
-def write_model(root: Path, model: Model) -> None:
+def write_model(disk: Disk, root: Path, model: Model) -> None:
     """Write a model's identity once; later writes of the same identity change nothing.
 
     Raises
@@ -93,18 +95,17 @@ def write_model(root: Path, model: Model) -> None:
     Mismatch
         When the name belongs to another checkpoint.
     """
-    check_slug(model.name, "model")
-    directory = model_directory(root, model.name)
-    ensure_group(directory)
+    directory = root / model_directory(model.name)
+    ensure_group(disk, directory)
     path = directory / "model.json"
-    try:
-        write_json(path, seal(asdict(model)), replace=False)
-        remove_write_permission(path)
-    except FileExistsError:
-        check_name_is_free(root, model.name, model.identity)
+    if not path.exists():
+        with contextlib.suppress(FileExistsError):
+            write_json(disk, path, seal(asdict(model)), replace=False)
+    check_name_is_free(LocalStorage(root), model.name, model.identity)
+    disk.set_writable(path, False)
 
 
-def read_model(root: Path, name: str) -> Model:
+def read_model(storage: Storage, name: str) -> Model:
     """Read a model's identity.
 
     Raises
@@ -112,24 +113,14 @@ def read_model(root: Path, name: str) -> Model:
     Corrupt, Incomplete
         When the file is damaged or missing.
     """
-    path = model_directory(root, name) / "model.json"
-    raw = unseal(path, read_json(path))
+    path = f"{model_directory(name)}/model.json"
+    raw, where = read_json(storage, path), storage.where(path)
+    raw = unseal(raw, where)
     try:
         raw["identity"] = ModelIdentity(**raw["identity"])
-        return Model(**{field.name: raw[field.name] for field in fields(Model)})
+        model = Model(**{field.name: raw[field.name] for field in fields(Model)})
     except (KeyError, TypeError) as error:
-        raise Corrupt(f"{path}: not the identity of a model ({error!r}); run `act verify` on the store") from error
-
-
-def write_labels(root: Path, name: str, labels: Mapping[str, Any]) -> None:
-    """Merge `labels` into those of a model; they stand outside every identity."""
-    known = read_labels(root, name)
-    merged = known | dict(labels)
-    if merged != known:
-        write_json(model_directory(root, name) / "labels.json", merged)
-
-
-def read_labels(root: Path, name: str) -> dict[str, Any]:
-    """Return a model's labels, e.g. ``{"trained_on": ["rte"]}``; empty where there are none."""
-    path = model_directory(root, name) / "labels.json"
-    return read_json(path) if path.exists() else {}
+        raise Corrupt(f"{where}: not the identity of a model ({error!r}); run `act verify` on the store") from error
+    if model.name != name:
+        raise Corrupt(f"{where}: belongs to the model {model.name!r}; restore the file from a copy")
+    return model

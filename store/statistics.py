@@ -1,5 +1,6 @@
 """Statistics kept beside hidden states: non-finite values, largest magnitude and column means."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,3 +41,12 @@ def block_statistics(block: Array) -> BlockStatistics:
         max_abs[layer] = np.abs(rows).max(axis=1, where=finite, initial=0)
         total[layer] = rows[nonfinite[layer] == 0].sum(axis=0, dtype=np.float64)
     return BlockStatistics(nonfinite=nonfinite, max_abs=max_abs, total=total)
+
+
+def stack_layers(blocks: Sequence[BlockStatistics]) -> BlockStatistics:
+    """Return the statistics of several layers of the same rows as one."""
+    return BlockStatistics(
+        nonfinite=np.concatenate([block.nonfinite for block in blocks]),
+        max_abs=np.concatenate([block.max_abs for block in blocks]),
+        total=np.concatenate([block.total for block in blocks]),
+    )

@@ -12,14 +12,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from actlas.store.digest import json_digest, text_digest
+from actlas.store.disk import Disk
 from actlas.store.errors import Corrupt, Incomplete, InvalidInput
-from actlas.store.files import remove_write_permission, write_atomically
 from actlas.store.layout import task_directory
 from actlas.store.slug import check_slug
+from actlas.store.storage import LocalStorage, Storage
 
 Value = str | int | float | bool | None
 
 REQUIRED = ("example_id", "prompt", "target")
+_TABLE_BYTES = 1 << 30
+
 GROUPING = "source_id"  # the column that says which examples render one source
 
 
@@ -121,23 +124,23 @@ def _with_one_type_a_column(slug: str, rows: tuple[dict[str, Value], ...]) -> tu
     return rows
 
 
-def task_path(root: Path, slug: str, digest: str) -> Path:
-    """Return the path of a task's table."""
-    return task_directory(root, slug) / f"{digest[:12]}.parquet"
+def task_path(slug: str, digest: str) -> str:
+    """Return the name of a task's table, relative to the store."""
+    return f"{task_directory(slug)}/{digest[:12]}.parquet"
 
 
-def write_task(root: Path, task: Task) -> None:
+def write_task(disk: Disk, root: Path, task: Task) -> None:
     """Keep a task in the store, unless a sound table of its digest is there already."""
-    path = task_path(root, task.slug, task.digest)
     with contextlib.suppress(Incomplete, Corrupt):
-        read_task(root, task.slug, task.digest)
+        read_task(LocalStorage(root), task.slug, task.digest)
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = root / task_path(task.slug, task.digest)
+    disk.make_directories(path.parent)
     columns = {name: _arrow_column([row[name] for row in task.rows]) for name in task.rows[0]}
     buffer = io.BytesIO()
     pq.write_table(pa.table(columns), buffer, compression="zstd")
-    write_atomically(path, buffer.getvalue())
-    remove_write_permission(path)
+    disk.write_atomically(path, buffer.getbuffer())
+    disk.set_writable(path, False)
 
 
 def _arrow_column(values: list[Any]) -> pa.Array:
@@ -145,7 +148,7 @@ def _arrow_column(values: list[Any]) -> pa.Array:
     return pa.array(values, type=pa.string()) if all(value is None for value in values) else pa.array(values)
 
 
-def read_task(root: Path, slug: str, digest: str) -> Task:
+def read_task(storage: Storage, slug: str, digest: str) -> Task:
     """Read a task and prove that it is the one that was asked for.
 
     Raises
@@ -155,14 +158,25 @@ def read_task(root: Path, slug: str, digest: str) -> Task:
     Corrupt
         When the table cannot be read or its content has another digest.
     """
-    path = task_path(root, slug, digest)
-    if not path.exists():
-        raise Incomplete(f"{path}: the table of task {slug!r} is missing; restore it, or ingest the task again")
+    name = task_path(slug, digest)
+    where = storage.where(name)
     try:
-        rows = pq.read_table(path).to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        raise Corrupt(f"{path}: not a readable Parquet file ({error}); restore it, or ingest the task again") from error
+        table = storage.read(name, limit=_TABLE_BYTES)
+    except Incomplete as error:
+        raise Incomplete(
+            f"{where}: the table of task {slug!r} is missing; restore it, or ingest the task again"
+        ) from error
+    try:
+        rows = pq.read_table(pa.BufferReader(table)).to_pylist()
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise Corrupt(
+            f"{where}: not a readable Parquet file ({error}); restore it, or ingest the task again"
+        ) from error
     task = Task(slug=slug, rows=tuple(rows))
-    if task.digest != digest:
-        raise Corrupt(f"{path}: expected a task of digest {digest[:12]}, got {task.digest[:12]}; the file was changed")
+    try:
+        found = task.digest
+    except (ValueError, TypeError) as error:
+        raise Corrupt(f"{where}: its rows are no examples ({error}); restore it, or ingest the task again") from error
+    if found != digest:
+        raise Corrupt(f"{where}: expected a task of digest {digest[:12]}, got {found[:12]}; the file was changed")
     return task

@@ -4,6 +4,7 @@ import random
 import time
 
 import pytest
+import torch
 
 from actlas.ingest import Checkpoint, Options, Progress, ingest
 from actlas.store import create_store, open_store, verify
@@ -77,9 +78,10 @@ def test_a_killed_ingest_leaves_nothing_visible_and_the_next_completes(llama, ro
     assert [found.problems for found in verify(open_store(root))] == [()]
 
 
-def test_ids_depend_neither_on_the_process_nor_on_its_threads(llama, tmp_path, uninterrupted, processes):
-    task, ids = tiny_task(30), []
-    for n_threads in (1, 1, 2):
+def test_ids_do_not_depend_on_the_process(llama, tmp_path, uninterrupted, processes):
+    """They may depend on the number of threads: on some CPUs two sum in another order than one."""
+    task, ids, n_threads = tiny_task(30), [], torch.get_num_threads()
+    for _ in range(2):
         answers = processes.SimpleQueue()
         root = create_store(tmp_path / f"{len(ids)}.act", batch_tokens=600).root
         child = processes.Process(target=child_ingests, args=(str(root), str(llama), task, answers, n_threads))

@@ -18,7 +18,7 @@ def store(tmp_path: Path) -> StoreWriter:
 @pytest.fixture(scope="session")
 def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two models on two tasks; not to be changed."""
-    return build_tiny_store(tmp_path_factory.mktemp("pristine") / "lab.act").root
+    return Path(build_tiny_store(tmp_path_factory.mktemp("pristine") / "lab.act").location)
 
 
 @pytest.fixture

@@ -11,11 +11,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from actlas.store import ActError, Corrupt, Entry, Incomplete, InvalidInput, NotFound, Store, create_store, verify
-from actlas.store.manifest import Manifest, describe_files, write_manifest
+from actlas.store.digest import file_digest
+from actlas.store.disk import Disk
+from actlas.store.manifest import Manifest, list_files, write_manifest
 from tests.store.tiny import (
     flipped,
+    folder,
     move_tree,
     replaced,
+    root_of,
     same_bits,
     tiny_model,
     tiny_spec,
@@ -42,11 +46,11 @@ def files_of(entry: Entry) -> list[str]:
 
 
 def reopened(entry: Entry) -> Entry:
-    return Store(entry.path.parents[3]).entry(model="pythia", task="rte")
+    return Store(root_of(entry)).entry(model="pythia", task="rte")
 
 
 def problems_of(entry: Entry) -> str:
-    return "\n".join(line for found in verify(Store(entry.path.parents[3])) for line in found.problems)
+    return "\n".join(line for found in verify(Store(root_of(entry))) for line in found.problems)
 
 
 def everything(entry: Entry) -> list[bytes]:
@@ -60,7 +64,7 @@ def everything(entry: Entry) -> list[bytes]:
 def test_a_whole_store_verifies_and_says_how_much_it_read(full: Store):
     found = list(verify(full))
     assert [line.problems for line in found] == [()] * 4
-    assert [line.path for line in found] == [entry.path.relative_to(full.root).as_posix() for entry in full.entries()]
+    assert [line.path for line in found] == [entry.path for entry in full.entries()]
     assert [line.n_bytes for line in found] == [entry.manifest.n_bytes for entry in full.entries()]
     assert [line.path.split("/")[1] for line in verify(full, model="pythia-dpo")] == ["pythia-dpo"] * 2
 
@@ -68,7 +72,7 @@ def test_a_whole_store_verifies_and_says_how_much_it_read(full: Store):
 def test_every_deleted_or_truncated_file_is_named_on_opening_and_by_verify(entry: Entry):
     assert len(files_of(entry)) > 20
     for name in files_of(entry):
-        path = entry.path / name
+        path = folder(entry) / name
         data = path.read_bytes()
         whole = data.rstrip(b"\n") if name == "manifest.json" else data  # without its last newline it says the same
         for kept in (None, 0, 1, len(data) // 2, len(whole) - 1):
@@ -86,7 +90,7 @@ def test_every_deleted_or_truncated_file_is_named_on_opening_and_by_verify(entry
 def test_one_flipped_bit_in_any_file_is_found_and_never_read_as_a_value(entry: Entry):
     seeded, exact, refused = random.Random(1), everything(entry), 0
     for name in files_of(entry):
-        path = entry.path / name
+        path = folder(entry) / name
         data = path.read_bytes()
         for position in {0, len(data) - 1, *(seeded.randrange(len(data)) for _ in range(6))}:
             with replaced(path, flipped(data, position, seeded.randrange(8))):
@@ -103,7 +107,7 @@ def test_one_flipped_bit_in_any_file_is_found_and_never_read_as_a_value(entry: E
 
 def test_no_bit_of_the_metadata_that_steer_reading_can_be_wrong(entry: Entry):
     """A chunk shape or key separator that is off by one bit would make zarr read missing chunks as NaN."""
-    path = entry.path / "zarr.json"
+    path = folder(entry) / "zarr.json"
     data = path.read_bytes()
     at = data.index(b'"separator": "."') + len('"separator": "')
     with replaced(path, flipped(data, at, 0)):
@@ -124,17 +128,21 @@ def test_an_array_of_another_shape_than_recorded_is_corrupt(full: Store):
     entry = full.entry(model="pythia", task="rte")
     arrays = "consolidated_metadata", "metadata", "hidden_states"
     rewrite(entry, lambda metadata: metadata[arrays[0]][arrays[1]][arrays[2]].update(shape=[3, 4, 8]))
-    with pytest.raises(Corrupt, match=r"hidden_states: expected shape \(3, 5, 8\), got \(3, 4, 8\)"):
+    with pytest.raises(Corrupt, match=r"hidden_states/zarr.json: expected shape \(3, 5, 8\), got \(3, 4, 8\)"):
         full.entry(model="pythia", task="rte")
 
 
 def rewrite(entry: Entry, change) -> None:
-    metadata = json.loads((entry.path / "zarr.json").read_text())
+    metadata = json.loads((folder(entry) / "zarr.json").read_text())
     change(metadata)
-    (entry.path / "zarr.json").write_text(json.dumps(metadata))
+    (folder(entry) / "zarr.json").write_text(json.dumps(metadata))
     old = entry.manifest
-    fresh = Manifest(names=old.names, identity=old.identity, arrays=old.arrays, files=describe_files(entry.path))
-    write_manifest(entry.path, fresh)
+    files = {
+        name: {"size": (folder(entry) / name).stat().st_size, "xxh3_128": file_digest(folder(entry) / name)}
+        for name in list_files(folder(entry))
+    }
+    fresh = Manifest(names=old.names, identity=old.identity, arrays=old.arrays, files=files)
+    write_manifest(Disk(), folder(entry), fresh)
 
 
 def test_a_shard_swapped_between_two_entries_is_found(tmp_path: Path):
@@ -149,7 +157,7 @@ def test_a_shard_swapped_between_two_entries_is_found(tmp_path: Path):
         ),
     ]
     unlock(store.root)
-    shards = [entry.path / "hidden_states" / "c.0.0.0" for entry in entries]
+    shards = [folder(entry) / "hidden_states" / "c.0.0.0" for entry in entries]
     first, second = (shard.read_bytes() for shard in shards)
     shards[0].write_bytes(second)
     shards[1].write_bytes(first)
@@ -161,14 +169,14 @@ def test_a_shard_swapped_between_two_entries_is_found(tmp_path: Path):
 
 def test_a_file_that_does_not_belong_is_reported(full: Store):
     entry = full.entry(model="pythia", task="rte")
-    (entry.path / "hidden_states" / "c.9.9.9").write_bytes(b"more")
+    (folder(entry) / "hidden_states" / "c.9.9.9").write_bytes(b"more")
     found = [line for one in verify(full) for line in one.problems]
-    assert found == [f"{entry.path}/hidden_states/c.9.9.9: not part of the entry"]
+    assert found == [f"{folder(entry)}/hidden_states/c.9.9.9: not part of the entry"]
 
 
 def test_a_task_table_that_is_missing_or_changed_is_found(full: Store):
     entry = full.entry(model="pythia", task="rte")
-    (path,) = (full.root / "tasks" / "rte").glob("*.parquet")
+    (path,) = (Path(full.location) / "tasks" / "rte").glob("*.parquet")
     assert entry.read_task().rows == tiny_task().rows
     for table, error, message in (
         (None, Incomplete, "the table of task 'rte' is missing"),
@@ -189,7 +197,7 @@ def test_a_task_table_that_is_missing_or_changed_is_found(full: Store):
 
 def test_one_flipped_bit_in_a_task_table_changes_no_text(full: Store):
     entry, seeded = full.entry(model="pythia", task="rte"), random.Random(2)
-    (path,) = (full.root / "tasks" / "rte").glob("*.parquet")
+    (path,) = (Path(full.location) / "tasks" / "rte").glob("*.parquet")
     data, rows, refused = path.read_bytes(), entry.read_task().rows, 0
     for _ in range(60):
         with replaced(path, flipped(data, seeded.randrange(len(data)), seeded.randrange(8))):
@@ -201,9 +209,9 @@ def test_one_flipped_bit_in_a_task_table_changes_no_text(full: Store):
 
 
 def test_a_model_of_another_digest_beside_an_entry_is_found(full: Store):
-    other = create_store(full.root.parent / "other.act")
+    other = create_store(Path(full.location).parent / "other.act")
     write_tiny(other, tiny_spec(model=tiny_model(base="cc")))
-    shutil.copy(other.root / "models/pythia/model.json", full.root / "models/pythia/model.json")
+    shutil.copy(other.root / "models/pythia/model.json", Path(full.location) / "models/pythia/model.json")
     problems = [found.problems for found in verify(full, model="pythia")]
     assert len(problems) == 2
     assert all("model.json beside it describes another checkpoint" in line for (line,) in problems)
@@ -211,11 +219,11 @@ def test_a_model_of_another_digest_beside_an_entry_is_found(full: Store):
 
 def test_an_entry_moved_to_another_task_or_name_is_found(full: Store):
     entry = full.entry(model="pythia", task="rte")
-    elsewhere = entry.path.parents[1] / "boolq" / entry.path.name
-    move_tree(entry.path, elsewhere)
+    elsewhere = folder(entry).parents[1] / "boolq" / folder(entry).name
+    move_tree(folder(entry), elsewhere)
     (found,) = (found for found in verify(full) if found.problems)
-    assert found.problems == (f"{elsewhere}: this entry belongs in {entry.path.parent}",)
-    renamed = entry.path.with_name("raw-last-00000000")
+    assert found.problems == (f"{elsewhere}: this entry belongs in {folder(entry).parent}",)
+    renamed = folder(entry).with_name("raw-last-00000000")
     move_tree(elsewhere, renamed)
     (found,) = (found for found in verify(full) if found.problems)
-    assert found.problems == (f"{renamed}: this entry belongs in {entry.path.parent}",)
+    assert found.problems == (f"{renamed}: this entry belongs in {folder(entry).parent}",)

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from zarr.codecs import BloscCodec
 
-import actlas.store.arrays
+import actlas.store.encoder
 from actlas.store import EntryIdentity, StoreWriter, create_store, example_id
 from actlas.store.digest import canonical_json, join_leaves, json_digest, leaf_digests, text_digest
-from tests.store.tiny import child_writes, long_spec, tiny_model, tiny_spec, tiny_task, tiny_values, write_tiny
+from tests.store.tiny import child_writes, folder, long_spec, tiny_model, tiny_spec, tiny_task, tiny_values, write_tiny
 
 IDENTITY = EntryIdentity(
     model_digest="11" * 32,
@@ -87,13 +86,14 @@ def test_key_and_id_do_not_know_codec_chunks_time_host_provenance_and_name(
 ):
     spec = tiny_spec(task=tiny_task(300))
     first = write_tiny(create_store(tmp_path / "first.act"), spec, provenance={"host": "a", "at": "2026-01-01"})
-    monkeypatch.setattr(actlas.store.arrays, "CHUNK_ROWS", 7)
-    monkeypatch.setattr(actlas.store.arrays, "SHARD_BYTES", 1)
-    monkeypatch.setattr(actlas.store.arrays, "BloscCodec", lambda **options: BloscCodec(cname="lz4", typesize=1))
-    renamed = dataclasses.replace(spec, model=dataclasses.replace(spec.model, name="other", base="elsewhere"))
+    monkeypatch.setattr(actlas.store.encoder, "CHUNK_ROWS", 8)
+    monkeypatch.setattr(actlas.store.encoder, "SHARD_BYTES", 1)
+    renamed = dataclasses.replace(
+        spec, codec="lz4", maker={"torch": "9"}, model=dataclasses.replace(spec.model, name="other", base="elsewhere")
+    )
     second = write_tiny(create_store(tmp_path / "second.act"), renamed, provenance={"host": "b"})
     assert second.hidden_states.chunks != first.hidden_states.chunks
-    assert second.path.name == first.path.name
+    assert folder(second).name == folder(first).name
     assert (second.key, second.id) == (first.key, first.id)
     assert (second.provenance, second.model) == ({"host": "b"}, "other")
 

@@ -15,6 +15,7 @@ from actlas.store import (
     Entry,
     EntryIdentity,
     EntrySpec,
+    EntryWriter,
     Model,
     ModelIdentity,
     Store,
@@ -116,10 +117,28 @@ def write_tiny(
 ) -> Entry:
     hidden_states, final_norm = values or tiny_values(spec)
     with store.new_entry(spec) as writer:
-        for start in range(0, len(spec.task), LEAF):
+        for start in range(writer.n_written, len(spec.task), LEAF):
             rows = slice(start, start + LEAF)
             writer.write(hidden_states[:, rows], None if final_norm is None else final_norm[rows])
         return store.commit(writer, provenance or {}, labels)
+
+
+def write_superblocks(writer: EntryWriter, spec: EntrySpec, n_superblocks: int) -> None:
+    """Write some superblocks of the values that `tiny_values` gives."""
+    hidden_states, final_norm = tiny_values(spec)
+    for start in range(0, n_superblocks * LEAF, LEAF):
+        rows = slice(start, start + LEAF)
+        writer.write(hidden_states[:, rows], None if final_norm is None else final_norm[rows])
+
+
+def folder(entry: Entry) -> Path:
+    """The directory of an entry of a local store."""
+    return Path(entry.location)
+
+
+def root_of(entry: Entry) -> Path:
+    """The store that an entry stands in."""
+    return folder(entry).parents[3]
 
 
 def build_tiny_store(root: Path) -> Store:

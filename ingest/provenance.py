@@ -1,0 +1,61 @@
+"""Provenance: when, where and with what an entry was made."""
+
+import socket
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import datetime
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from actlas.ingest.conformance import Conformance
+from actlas.ingest.jobs import Job, Run
+
+
+def maker(model: PreTrainedModel) -> dict[str, Any]:
+    """Return what the values may depend on beside the identity: a resumed entry must not mix two of these."""
+    return {
+        "device": _device_name(model),
+        # On some CPUs two threads sum in another order than one.
+        "threads": torch.get_num_threads() if model.device.type == "cpu" else None,
+        "attention": str(model.config._attn_implementation),
+        "versions": {name: version(name) for name in ("torch", "transformers", "peft")},
+    }
+
+
+def _device_name(model: PreTrainedModel) -> str:
+    if model.device.type == "cuda":
+        return torch.cuda.get_device_name(model.device)
+    return f"{model.device.type} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def provenance(
+    model: PreTrainedModel,
+    run: Run,
+    job: Job,
+    conformance: Conformance,
+    started: datetime,
+    seconds: float,
+    n_resumed: int,
+) -> Mapping[str, Any]:
+    """Return when, where and with what an entry was made; `seconds` count from example `n_resumed` on."""
+    n_tokens, n_run = sum(job.tokenized.lengths), sum(job.tokenized.lengths[n_resumed:])
+    versions = {name: version(name) for name in ("actlas", "torch", "transformers", "peft", "zarr", "numpy")}
+    return {
+        "started": started.isoformat(timespec="seconds"),
+        "seconds": round(seconds, 3),
+        "host": socket.gethostname(),
+        **maker(model),
+        "versions": versions,
+        "checkpoint": asdict(run.checkpoint) | {"trained_on": list(run.checkpoint.trained_on)},
+        "batch_tokens": job.plan.batch_tokens,
+        "n_tokens": n_tokens,
+        "padding_share": round(1 - n_tokens / job.plan.n_padded, 6),
+        "tokens_per_second": round(n_run / seconds, 1),
+        "n_resumed": n_resumed,
+        "n_truncated": job.tokenized.n_truncated,
+        "n_duplicates": job.task.n_duplicates,
+        "conformance": asdict(conformance),
+    }

@@ -1,0 +1,124 @@
+"""Encoding: Zarr makes the metadata and the chunks of an entry in memory; what it made is taken and put on the disk."""
+
+import json
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import zarr
+from zarr.codecs import Crc32cCodec
+from zarr.errors import ZarrUserWarning
+from zarr.storage import MemoryStore
+
+from actlas.store.codec import compressors
+from actlas.store.digest import LEAF_ROWS
+from actlas.store.dtype import FILL, STORED, Array
+from actlas.store.metadata import CHUNK_BYTES, ArrayMetadata, Shape, parse_array
+
+CHUNK_ROWS = 256
+SHARD_BYTES = 16 << 20
+
+
+def chunk_and_shard(shape: Sequence[int], itemsize: int) -> tuple[Shape, Shape]:
+    """Return chunk and shard shape of an array of hidden states.
+
+    Parameters
+    ----------
+    shape : (n_layers, n_examples, n_features) or (n_examples, n_features)
+        Shape of the array.
+    itemsize : int
+        Bytes of one number.
+
+    Returns
+    -------
+    chunk, shard : tuple of int
+        One layer by at most 256 examples; a shard spans examples up to one superblock, then layers until it holds
+        about 16 MiB, so that small tasks do not become thousands of small files.
+    """
+    *layers, n_examples, n_features = shape
+    rows = CHUNK_ROWS  # always a divisor of LEAF_ROWS, so that no shard crosses superblocks
+    while rows > 1 and rows * n_features * itemsize > CHUNK_BYTES:
+        rows //= 2
+    rows = min(rows, n_examples)
+    shard_rows = min(LEAF_ROWS, -(-n_examples // rows) * rows)
+    layer_bytes = shard_rows * n_features * itemsize
+    shard_layers = [max(1, min(n, SHARD_BYTES // layer_bytes)) for n in layers]
+    return (*(1 for _ in layers), rows, n_features), (*shard_layers, shard_rows, n_features)
+
+
+class Encoder:
+    """The Zarr group of one entry, in memory.
+
+    Parameters
+    ----------
+    shapes : mapping
+        Shapes of the arrays of hidden states.
+    dimensions : mapping
+        Names of their dimensions.
+    dtype, codec : str
+        What they are stored in.
+
+    Attributes
+    ----------
+    metadata : dict
+        How the arrays of hidden states are cut and coded.
+    """
+
+    def __init__(
+        self, shapes: Mapping[str, Shape], dimensions: Mapping[str, Sequence[str]], dtype: str, codec: str
+    ) -> None:
+        self._made: dict[str, Any] = {}
+        self._store = MemoryStore(self._made)
+        self._group = zarr.create_group(self._store, zarr_format=3)
+        itemsize = STORED[dtype].itemsize
+        self._arrays: dict[str, zarr.Array[Any]] = {}
+        self.metadata: dict[str, ArrayMetadata] = {}
+        for name, shape in shapes.items():
+            chunk, shard = chunk_and_shard(shape, itemsize)
+            self._arrays[name] = self._group.create_array(
+                name,
+                shape=shape,
+                dtype=STORED[dtype],
+                chunks=chunk,
+                shards=shard,
+                compressors=compressors(codec, itemsize),
+                fill_value=FILL[dtype],
+                dimension_names=list(dimensions[name]),
+                chunk_key_encoding={"name": "default", "separator": "."},
+                attributes={"logical_dtype": dtype},
+                config={"write_empty_chunks": True},
+            )
+            described = json.loads(self._made[f"{name}/zarr.json"].to_bytes())
+            self.metadata[name] = parse_array(described, name)
+
+    def encode(self, name: str, index: tuple[Any, ...], bits: Array) -> dict[str, memoryview]:
+        """Encode whole shards of an array of hidden states, and return their files by name."""
+        self._arrays[name][index] = bits
+        return self._take(lambda key: key.startswith(f"{name}/c."))
+
+    def encode_small(self, name: str, data: Array, dimensions: Sequence[str]) -> None:
+        """Encode a small array in one checksummed chunk; `rest` returns it."""
+        array = self._group.create_array(
+            name,
+            shape=data.shape,
+            dtype=data.dtype,
+            chunks=data.shape,
+            compressors=[Crc32cCodec()],
+            fill_value=float("nan") if data.dtype.kind == "f" else 0,
+            dimension_names=list(dimensions),
+            chunk_key_encoding={"name": "default", "separator": "."},
+            config={"write_empty_chunks": True},
+        )
+        array[...] = data
+
+    def rest(self, attributes: Mapping[str, Any]) -> dict[str, memoryview]:
+        """Return every file that was not returned yet, the metadata consolidated among them."""
+        self._group.attrs.update(dict(attributes))
+        with warnings.catch_warnings():  # zarr says that only zarr-python knows consolidated metadata; it is a copy
+            warnings.simplefilter("ignore", ZarrUserWarning)
+            zarr.consolidate_metadata(self._store)
+        return self._take(lambda _: True)
+
+    def _take(self, wanted: Callable[[str], bool]) -> dict[str, memoryview]:
+        keys = sorted(key for key in self._made if wanted(key))
+        return {key: memoryview(self._made.pop(key).as_numpy_array()).cast("B") for key in keys}

@@ -1,0 +1,235 @@
+"""An entry under construction: superblocks are encoded, written to staging and noted in a journal."""
+
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from actlas.store.digest import LEAF_ROWS, bytes_digest, join_leaves, leaf_digests
+from actlas.store.disk import Disk
+from actlas.store.dtype import Array, to_stored
+from actlas.store.encoder import Encoder
+from actlas.store.entry import Entry
+from actlas.store.errors import InvalidInput
+from actlas.store.journal import Journal
+from actlas.store.layout import FORMAT, MANIFEST, STAGING
+from actlas.store.manifest import Manifest, list_files, write_manifest
+from actlas.store.resume import find_superblocks
+from actlas.store.spec import EntrySpec
+from actlas.store.statistics import BlockStatistics, block_statistics
+
+_WRITERS = 4  # flushing waits for the disk, not for a core
+
+_DIMENSIONS = {"hidden_states": ("layer", "example", "feature"), "final_norm": ("example", "norm_feature")}
+
+
+class EntryWriter:
+    """One entry under construction, made by `StoreWriter.new_entry`.
+
+    Attributes
+    ----------
+    n_written : int
+        Examples that are written; not 0 at the start where an interrupted writer left superblocks that are whole.
+    committed : Entry or None
+        The entry itself, where it was committed before: nothing is left to be done.
+    spec : EntrySpec
+        What is built.
+    directory : Path
+        Where it is built.
+    """
+
+    def __init__(self, disk: Disk, root: Path, spec: EntrySpec, committed: Entry | None = None) -> None:
+        self._disk, self._root, self.spec, self.committed = disk, root, spec, committed
+        self.directory = root / STAGING / spec.identity.key
+        self._journal = Journal(disk, self.directory.with_name(f"{spec.identity.key}.journal"))
+        self._encoder = Encoder(spec.shapes, _DIMENSIONS, spec.identity.dtype, spec.codec)
+        self._files: dict[str, dict[str, Any]] = {}
+        self._leaves: dict[str, list[bytes]] = {name: [] for name in spec.shapes}
+        self._statistics: list[BlockStatistics] = []
+        self.n_written = 0
+        if committed is None:
+            self._resume()
+        else:
+            self.n_written = len(spec.task)
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the files so far."""
+        return sum(file["size"] for file in self._files.values())
+
+    def write(self, hidden_states: Array, final_norm: Array | None = None) -> None:
+        """Write the next superblock: the next 2,048 examples in task order, or the rest.
+
+        When this returns, a killed process, or a lost power, does not lose it any more.
+
+        Parameters
+        ----------
+        hidden_states : (n_layers, n_rows, n_features)
+            In the entry's dtype; nothing is rounded.
+        final_norm : (n_rows, n_norm_features), optional
+            Where the model has a final norm.
+
+        Raises
+        ------
+        InvalidInput
+            When shape or dtype is another.
+        OSError
+            When the disk is full or fails.
+        """
+        rows = self._next_rows()
+        blocks = {"hidden_states": hidden_states} | ({} if final_norm is None else {"final_norm": final_norm})
+        if blocks.keys() != self._leaves.keys():
+            raise InvalidInput(f"superblock: expected the arrays {list(self._leaves)}, got {list(blocks)}")
+        if rows.start == rows.stop:
+            raise InvalidInput(f"superblock: all {self.n_written} examples are written already")
+        stored = {}
+        for name, block in blocks.items():  # all are checked before one is written: a caller may correct and repeat
+            expected = self._block_shape(name, rows)
+            if block.shape != expected:
+                raise InvalidInput(f"superblock of {name}: expected shape {expected}, got {block.shape}")
+            stored[name] = to_stored(block, self.spec.identity.dtype)
+        with ThreadPoolExecutor(_WRITERS, thread_name_prefix="flush") as pool:
+            statistics = pool.submit(block_statistics, hidden_states)
+            leaves = {name: pool.submit(leaf_digests, bits) for name, bits in stored.items()}
+            self._write_shards(stored, rows, pool)
+            found = {name: future.result() for name, future in leaves.items()}
+            self._journal.add(len(self._statistics), found)
+            self._add(rows, found, statistics.result())
+
+    def finish(self, provenance: Mapping[str, Any]) -> None:
+        """Write everything else, the manifest last, and flush it all to the disk."""
+        if self.n_written != len(self.spec.task):
+            raise InvalidInput(f"expected {len(self.spec.task)} examples, got {self.n_written}; write the rest first")
+        small = self._encode_small()
+        identity = self.spec.identity
+        attributes = {"format": FORMAT, "key": identity.key, "names": self.spec.names, "identity": identity.as_json()}
+        files = self._encoder.rest({"actlas": attributes})
+        files["provenance.json"] = memoryview(_json_bytes(provenance))
+        for name in sorted(files):
+            self._disk.make_directory((self.directory / name).parent)
+        with ThreadPoolExecutor(_WRITERS, thread_name_prefix="flush") as pool:
+            _settle([pool.submit(self._put, name, data) for name, data in files.items()])
+        arrays = {
+            name: {
+                "dtype": identity.dtype,
+                "shape": list(self.spec.shapes[name]),
+                "digest": join_leaves(self._leaves[name]),
+            }
+            for name in self._leaves
+        } | {
+            name: {"dtype": data.dtype.str, "shape": list(data.shape), "digest": join_leaves(leaf_digests(data))}
+            for name, data in small.items()
+        }
+        manifest = Manifest(names=self.spec.names, identity=identity, arrays=arrays, files=self._files)
+        self._seal(manifest)
+
+    def _seal(self, manifest: Manifest) -> None:
+        for name in manifest.files:
+            self._disk.set_writable(self.directory / name, False)
+        write_manifest(self._disk, self.directory, manifest)
+        self._disk.set_writable(self.directory / MANIFEST, False)
+        for path in [*self.directory.iterdir(), self.directory]:
+            if path.is_dir():
+                self._disk.sync(path)
+
+    def forget(self) -> None:
+        """Remove what is in staging."""
+        self._disk.remove_tree(self.directory)
+        self._journal.remove()
+
+    def _next_rows(self) -> slice:
+        return slice(self.n_written, min(self.n_written + LEAF_ROWS, len(self.spec.task)))
+
+    def _block_shape(self, name: str, rows: slice) -> tuple[int, ...]:
+        *leading, _, width = self.spec.shapes[name]
+        return (*leading, rows.stop - rows.start, width)
+
+    def _write_shards(self, stored: Mapping[str, Array], rows: slice, pool: ThreadPoolExecutor) -> None:
+        """Encode shard after shard, and write each while the next is encoded."""
+        pending: list[Future[None]] = []
+        for name, bits in stored.items():
+            for index in self._shards(name, rows):
+                files = self._encoder.encode(name, index, bits[index[0]] if bits.ndim == 3 else bits)
+                for file in files:
+                    self._disk.make_directory((self.directory / file).parent)
+                pending += [pool.submit(self._put, file, data) for file, data in files.items()]
+                _settle(pending[:-_WRITERS])
+                del pending[:-_WRITERS]
+        _settle(pending)
+        for name in stored:
+            self._disk.sync(self.directory / name)
+
+    def _shards(self, name: str, rows: slice) -> list[tuple[Any, ...]]:
+        shape, step = self.spec.shapes[name], self._encoder.metadata[name].file_shape[0]
+        if len(shape) == 2:
+            return [(rows,)]
+        return [(slice(first, min(first + step, shape[0])), rows) for first in range(0, shape[0], step)]
+
+    def _put(self, name: str, data: memoryview) -> None:
+        path = self.directory / name
+        self._disk.write(path, data)
+        self._disk.sync(path)
+        self._files[name] = {"size": data.nbytes, "xxh3_128": bytes_digest(data)}
+
+    def _add(self, rows: slice, leaves: Mapping[str, list[bytes]], statistics: BlockStatistics) -> None:
+        for name, digests in leaves.items():
+            self._leaves[name] += digests
+        self._statistics.append(statistics)
+        self.n_written = rows.stop
+
+    def _resume(self) -> None:
+        """Take over what an interrupted writer left, as far as it is what the journal says; remove the rest."""
+        header = {"key": self.spec.identity.key, "codec": self.spec.codec, "maker": dict(self.spec.maker)}
+        kept = find_superblocks(
+            self._root, self.directory, self.spec, self._encoder.metadata, self._journal.read(header)
+        )
+        for superblock in kept:
+            self._files |= superblock.files
+            self._add(self._next_rows(), superblock.leaves, superblock.statistics)
+        self._disk.make_directories(self.directory)
+        for name in [*list_files(self.directory), MANIFEST]:
+            if name not in self._files and (self.directory / name).exists():
+                self._disk.unlink(self.directory / name)
+        self._journal.begin(header, [superblock.leaves for superblock in kept])
+
+    def _encode_small(self) -> dict[str, Array]:
+        """Encode the small arrays; return those that count for the id."""
+        spec = self.spec
+        content: dict[str, Array] = {
+            "example_id": _digest_rows(spec.task.example_ids),
+            "token_digest": _digest_rows(spec.token_digests),
+            "n_tokens": np.array(spec.n_tokens, "<i4"),
+        }
+        nonfinite = np.concatenate([block.nonfinite for block in self._statistics], axis=1)
+        finite_rows = (nonfinite == 0).sum(axis=1)[:, None]
+        total = np.sum([block.total for block in self._statistics], axis=0)
+        statistics = {
+            "nonfinite": (nonfinite, ("layer", "example")),
+            "max_abs": (np.concatenate([block.max_abs for block in self._statistics], axis=1), ("layer", "example")),
+            "mean": (
+                np.divide(total, finite_rows, where=finite_rows > 0, out=np.full_like(total, np.nan)),
+                ("layer", "feature"),
+            ),
+            "layer": (np.array(spec.identity.layers, "<i4"), ("layer",)),
+        }
+        for name, data in content.items():
+            self._encoder.encode_small(name, data, ("example", "digest_byte")[: data.ndim])
+        for name, (data, dimensions) in statistics.items():
+            self._encoder.encode_small(name, data, dimensions)
+        return content
+
+
+def _settle(futures: Sequence[Future[None]]) -> None:
+    for future in futures:
+        future.result()
+
+
+def _json_bytes(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(dict(value), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+def _digest_rows(digests: Sequence[str]) -> Array:
+    return np.frombuffer(bytes.fromhex("".join(digests)), np.uint8).reshape(len(digests), 16)

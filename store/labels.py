@@ -1,0 +1,51 @@
+"""Labels: what people say of models and tasks. They may change, and stand outside every identity."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from actlas.store.disk import Disk
+from actlas.store.documents import read_json, seal, unseal, write_json
+from actlas.store.errors import Incomplete, InvalidInput
+from actlas.store.storage import LocalStorage, Storage
+
+RESTRICTED = "restricted"  # a task that is not copied or exported unless that is asked for
+
+
+def write_labels(disk: Disk, root: Path, directory: str, labels: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge `labels` into those of a model's or task's directory, and return them all; None takes one away.
+
+    Raises
+    ------
+    InvalidInput
+        For the name ``checksum``, or a value that JSON cannot hold.
+    """
+    known = read_labels(LocalStorage(root), directory)
+    merged = {name: value for name, value in (known | dict(labels)).items() if value is not None}
+    if "checksum" in merged:
+        raise InvalidInput("a label cannot be called 'checksum'; choose another name")
+    try:
+        sealed = seal(merged)
+    except (ValueError, TypeError) as error:
+        raise InvalidInput(f"labels {dict(labels)}: cannot be kept as JSON ({error})") from error
+    if merged != known:
+        write_json(disk, root / directory / "labels.json", sealed)
+    return merged
+
+
+def read_labels(storage: Storage, directory: str) -> dict[str, Any]:
+    """Return the labels of a model's or task's directory, e.g. ``{"trained_on": ["rte"]}``; empty where there are none.
+
+    Raises
+    ------
+    Corrupt
+        When the file was changed other than by actlas.
+    """
+    name = f"{directory}/labels.json"
+    try:
+        sealed = read_json(storage, name)
+    except Incomplete:
+        if storage.exists(name):
+            raise
+        return {}
+    return unseal(sealed, storage.where(name))

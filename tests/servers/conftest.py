@@ -1,0 +1,41 @@
+"""Each server runs once for all tests."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.servers import swift
+from tests.servers.nginx import missing, nginx
+
+PATHS = ("lab.act/c.0.0", "lab.act/.staging/c.0.0", "lab.act/models/.trash/x/c.0.0", ".git")
+
+
+@pytest.fixture(scope="session")
+def body() -> bytes:
+    return os.urandom(10_000)
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory, body: bytes) -> Iterator[str]:
+    """The URL of an nginx with `body` under every one of PATHS, and a catalogue."""
+    if reason := missing():
+        pytest.skip(reason)
+    root: Path = tmp_path_factory.mktemp("served")
+    for path in PATHS:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(body)
+    (root / "lab.act" / "catalog.json").write_text(json.dumps(["entry"] * 1000), "utf-8")
+    with nginx(root) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[swift.S3]:
+    """An empty Swift; each test makes buckets of its own."""
+    if reason := swift.missing():
+        pytest.skip(reason)
+    with swift.swift_s3() as running:
+        yield running
