@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,7 @@ from actlas.analyze.selection import (
     select_tasks,
 )
 from actlas.analyze.tiling import make_tiling
-from actlas.store import InvalidInput, NotFound, Store
+from actlas.store import Depth, InvalidInput, NotFound, Store, check_entry
 
 Progress = Callable[[int, int, str], None]
 
@@ -47,6 +47,7 @@ def compare(
     tasks: str | Sequence[str] | None = None,
     layers: Layers = "matched",
     memory: int = MEMORY,
+    depth: Depth = "size",
     progress: Progress | None = None,
 ) -> xr.Dataset:
     """Compare models by linear CKA on every task that they share, out of core.
@@ -63,6 +64,9 @@ def compare(
         Each layer with the same layer of the other model, or all pairs of layers, also inside each model.
     memory : int
         Budget in bytes.
+    depth : {"size", "sample", "full"}
+        How far the entries are verified first: presence and sizes of their files, a sample of the files, or all bytes.
+        Whatever it is, every chunk that is read is checked against its checksum.
     progress : callable, optional
         Called with passes done, passes in all, and the task at hand.
 
@@ -78,7 +82,7 @@ def compare(
         As `compare_table`.
     """
     return to_dataset(
-        compare_table(store, models, tasks=tasks, layers=layers, memory=memory, progress=progress), layers
+        compare_table(store, models, tasks=tasks, layers=layers, memory=memory, depth=depth, progress=progress), layers
     )
 
 
@@ -89,6 +93,7 @@ def compare_table(
     tasks: str | Sequence[str] | None = None,
     layers: Layers = "matched",
     memory: int = MEMORY,
+    depth: Depth = "size",
     progress: Progress | None = None,
 ) -> pd.DataFrame:
     """Compare models as `compare` does, and return a table with one row a (task, pair of models, pair of layers).
@@ -115,7 +120,11 @@ def compare_table(
     """
     if layers not in ("matched", "all"):
         raise InvalidInput(f"layers: expected 'matched' or 'all', got {layers!r}")
+    if depth not in get_args(Depth):
+        raise InvalidInput(f"depth: expected one of {', '.join(get_args(Depth))}, got {depth!r}")
     cells = list(_cells(store, parse_models(models), select_tasks(store, tasks), layers))
+    for entry in {entry.path: entry for cell in cells for entry in (cell.joined.a, cell.joined.b)}.values():
+        check_entry(store, entry, depth)
     passes: dict[tuple[str, str], list[int]] = {}
     for index, cell in enumerate(cells):
         passes.setdefault((cell.a.entry.task, cell.rows.digest), []).append(index)

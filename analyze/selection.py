@@ -94,7 +94,7 @@ def select_entries(store: Store, refs: Iterable[ModelRef], tasks: Sequence[str])
             raise NotFound(
                 f"{store.location}: {ref} has no entry with rendering {ref.rendering!r} on the tasks asked for "
                 f"({', '.join(tasks)}); it has {', '.join(sorted(names))} on "
-                f"{', '.join(sorted({record.task for record in there}))}"
+                f"{', '.join(sorted({record.task for record in there}))}{store.withdrawn(ref.model)}"
             )
         for task in {record.task for record in fitting}:
             found[task, ref] = _only(store, ref, [record for record in fitting if record.task == task])

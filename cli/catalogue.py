@@ -1,46 +1,100 @@
-"""act ls, act info, act verify: what a store holds and whether it is whole."""
+"""act ls, act info, act du: what a store holds, how it came about, and what takes its room."""
 
 import dataclasses
-import sys
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.progress import track
+import numpy as np
 
-from actlas.cli.display import bytes_text, print_json, print_table
-from actlas.store import Entry, open_store
-from actlas.store import verify as verify_store
+from actlas.cli.display import bytes_text, print_json, print_table, print_tree
+from actlas.store import Entry, Listing, NotFound, Record, Store, near_misses, open_store, usage
+
+_MATRIX_COLUMNS = 12  # tasks beyond are summed up: a wider table is read by nobody
 
 
 @click.command()
 @click.argument("store", type=click.Path())
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-def ls(store: str, as_json: bool) -> None:
-    """List the entries of STORE: models, tasks, examples, layers, dtype and size.
+@click.option("--model", default="*", help="Only models that fit this glob pattern.")
+@click.option("--task", default="*", help="Only tasks that fit this glob pattern.")
+@click.option("--long", "is_long", is_flag=True, help="One row an entry.")
+@click.option("--json", "as_json", is_flag=True, help="Print every entry as JSON.")
+def ls(store: str, model: str, task: str, is_long: bool, as_json: bool) -> None:
+    """List what STORE holds: models by tasks, with the number of examples, layers, dtype and size.
+
+    STORE is a directory, or an http(s):// or s3:// URL. Damaged entries are named, and the exit code is then 1.
 
     \b
     Example:
       act ls lab.act
+      act ls https://example.org/lab.act --model 'control-*' --long
     """
-    records = [_summary(entry) for entry in open_store(store).entries()]
+    opened = open_store(store)
+    listing = opened.listing()
+    records = _choose(opened, listing, model, task)
     if as_json:
-        print_json(records)
-        return
+        print_json([_summary(record) for record in records])
+    elif is_long:
+        _print_entries(records)
+    else:
+        _print_matrix(records)
+    for tombstone in listing.withdrawn:
+        click.echo(tombstone.text, err=True)
+    for problem in listing.problems.values():
+        click.echo(f"damaged: {problem}", err=True)
+    if listing.problems:
+        raise click.exceptions.Exit(1)
+
+
+def _choose(store: Store, listing: Listing, model: str, task: str) -> list[Record]:
+    chosen = [
+        record for record in listing.records if fnmatchcase(record.model, model) and fnmatchcase(record.task, task)
+    ]
+    for what, pattern, names in (
+        ("model", model, {record.model for record in listing.records}),
+        ("task", task, {record.task for record in listing.records}),
+    ):
+        if pattern != "*" and not any(fnmatchcase(name, pattern) for name in names):
+            raise NotFound(f"{store.location}: no {what} fits {pattern!r}; {near_misses(pattern, names)}")
+    return chosen
+
+
+def _print_matrix(records: Sequence[Record]) -> None:
+    models, tasks = (sorted({getattr(record, name) for record in records}) for name in ("model", "task"))
+    shown = tasks if len(tasks) <= _MATRIX_COLUMNS else []
+    rows = []
+    for model in models:
+        mine = [record for record in records if record.model == model]
+        row = [model, _distinct(len(r.layers) for r in mine), _distinct(r.dtype for r in mine)]
+        row += [bytes_text(sum(record.n_bytes for record in mine)), f"{len({r.task for r in mine})} of {len(tasks)}"]
+        rows.append(row + [", ".join(str(r.n_examples) for r in mine if r.task == task) or "-" for task in shown])
+    columns = ["model", "layers", "dtype", "size", "tasks", *shown]
+    print_table(columns, rows, right=["layers", "size", "tasks", *shown])
+
+
+def _distinct(values: Iterable[object]) -> str:
+    return ", ".join(map(str, sorted({*values}, key=str)))
+
+
+def _print_entries(records: Sequence[Record]) -> None:
     columns = ["model", "task", "rendering", "position", "n", "layers", "width", "dtype", "size", "id"]
-    shown = [r | {"size": bytes_text(r["n_bytes"]), "id": r["id"][:12]} for r in records]
+    shown = [_summary(r) | {"size": bytes_text(r.n_bytes), "id": r.id[:12]} for r in records]
     print_table(columns, [[r[column] for column in columns] for r in shown], right=["n", "layers", "width", "size"])
 
 
-def _summary(entry: Entry) -> dict[str, Any]:
+def _summary(record: Record) -> dict[str, Any]:
     return {
-        **entry.manifest.names,
-        "n": entry.n_examples,
-        "layers": len(entry.layers),
-        "width": entry.width,
-        "dtype": entry.identity.dtype,
-        "n_bytes": entry.manifest.n_bytes,
-        "id": entry.id,
+        "model": record.model,
+        "task": record.task,
+        "rendering": record.rendering,
+        "position": record.position,
+        "n": record.n_examples,
+        "layers": len(record.layers),
+        "width": record.width,
+        "dtype": record.dtype,
+        "n_bytes": record.n_bytes,
+        "id": record.id,
     }
 
 
@@ -58,88 +112,64 @@ def info(store: str, what: str, as_json: bool) -> None:
     """
     opened = open_store(store)
     model, _, task = what.partition("/")
-    entries = opened.entries(model=model, task=task or None)
+    records = opened.records(model=model, task=task or None)
     if not task:
-        record: object = dataclasses.asdict(opened.model(model)) | {
+        found: object = dataclasses.asdict(opened.model(model)) | {
             "digest": opened.model(model).identity.digest,
             "labels": opened.labels(model),
-            "entries": [_summary(entry) for entry in entries],
+            "entries": [_summary(record) for record in records],
         }
     else:
-        record = [_details(entry) for entry in entries]
+        labels = opened.task_labels(task)
+        found = [_details(record, opened.open_entry(record), labels) for record in records]
     if as_json:
-        print_json(record)
+        print_json(found)
     else:
-        _print_tree(record)
+        print_tree(found)
 
 
-def _details(entry: Entry) -> dict[str, object]:
-    bad_rows = (entry.nonfinite > 0).any(axis=0)
-    return _summary(entry) | {
+def _details(record: Record, entry: Entry, task_labels: dict[str, Any]) -> dict[str, object]:
+    return _summary(record) | {
         "key": entry.key,
         "layers": list(entry.layers),
         "identity": entry.identity.as_json(),
+        "task labels": task_labels,
         "provenance": dict(entry.provenance),
-        "rows with non-finite values": int(bad_rows.sum()),
+        "rows with non-finite values": int((entry.nonfinite > 0).any(axis=0).sum()),
+        "non-finite values": _ledger(entry),
         "largest magnitude": float(entry.max_abs.max()),
     }
 
 
-def _print_tree(value: object, indent: int = 0) -> None:
-    pad = "  " * indent
-    if isinstance(value, dict):
-        for name, item in value.items():
-            if isinstance(item, (dict, list)) and item and not _is_flat(item):
-                click.echo(f"{pad}{name}:")
-                _print_tree(item, indent + 1)
-            else:
-                click.echo(f"{pad}{name}: {_flat(item)}")
-    elif isinstance(value, list):
-        for number, item in enumerate(value):
-            if number and isinstance(item, dict):
-                click.echo()
-            _print_tree(item, indent)
-    else:
-        click.echo(f"{pad}{value}")
-
-
-def _is_flat(value: object) -> bool:
-    return isinstance(value, list) and not any(isinstance(item, (dict, list)) for item in value)
-
-
-def _flat(value: object) -> str:
-    if isinstance(value, (list, dict)):
-        return ", ".join(map(str, value)) or "none"
-    return "none" if value is None else str(value)
+def _ledger(entry: Entry) -> list[dict[str, object]]:
+    """For each layer that holds any: non-finite values, the rows that they are in, and the first of these by id."""
+    ledger = []
+    for layer, counts in zip(entry.layers, entry.nonfinite, strict=True):
+        rows = np.flatnonzero(counts)
+        if len(rows):
+            first = entry.example_ids[rows[0]]
+            ledger.append({"layer": layer, "values": int(counts.sum()), "rows": len(rows), "first example": first})
+    return ledger
 
 
 @click.command()
 @click.argument("store", type=click.Path())
-@click.option("--model", help="Only this model's entries.")
+@click.option("--by", type=click.Choice(["model", "task", "owner"]), default="model", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-def verify(store: str, model: str | None, as_json: bool) -> None:
-    """Re-read every byte of STORE and say which files are not those that were written; exit 1 if there are any.
+def du(store: str, by: Any, as_json: bool) -> None:
+    """Show what takes the room of STORE, the largest first.
+
+    An owner is the label owner of the model (act label), or else the owner of the files.
 
     \b
     Example:
-      act verify lab.act
+      act du lab.act --by owner
     """
-    opened = open_store(store)
-    if model is not None:
-        opened.model(model)
-    found = verify_store(opened, model=model)
-    if sys.stderr.isatty() and not as_json:
-        console, n_entries = Console(stderr=True), len(opened.entries(model=model))
-        found = iter(track(found, description="verify", total=n_entries, transient=True, console=console))
-    results = list(found)
-    problems = [problem for result in results for problem in result.problems]
+    uses = usage(open_store(store), by)
     if as_json:
-        print_json([dataclasses.asdict(result) for result in results])
-    for problem in problems if not as_json else []:
-        click.echo(problem)
-    if not as_json:
-        n_bytes = sum(result.n_bytes for result in results)
-        damaged = sum(bool(result.problems) for result in results)
-        click.echo(f"{len(results)} entries, {bytes_text(n_bytes)}: {damaged or 'none'} damaged")
-    if problems:
-        raise click.exceptions.Exit(1)
+        print_json([dataclasses.asdict(one) for one in uses])
+        return
+    total = sum(one.n_bytes for one in uses)
+    rows = [(one.name, one.n_entries, bytes_text(one.n_bytes), f"{one.n_bytes / total:.0%}") for one in uses]
+    rows.append(("all", sum(one.n_entries for one in uses), bytes_text(total), "100%" if uses else "-"))
+    print_table([by, "entries", "size", "share"], rows, right=["entries", "size", "share"])

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import click
 import pandas as pd
-from dask.utils import parse_bytes
 from rich.console import Console
 
 from actlas.analyze import MEMORY, check_output, compare_table, curves, plot_curves, write_table
 from actlas.cli.display import print_json, print_table
-from actlas.store import InvalidInput, Store, open_store
+from actlas.cli.quantities import bytes_of
+from actlas.store import Depth, InvalidInput, Store, open_store
 
 _MANY_ROWS = 150  # a longer table is summed up by layer; --out has every row
 
@@ -26,6 +26,14 @@ _MANY_ROWS = 150  # a longer table is summed up by layer; --out has every row
     help="Each layer with the same layer of the other model, or every pair of layers.",
 )
 @click.option("--memory", default=f"{MEMORY >> 30}GiB", show_default=True, help="Memory that the computation may use.")
+@click.option(
+    "--verify",
+    "depth",
+    type=click.Choice(["size", "sample", "full"]),
+    default="size",
+    show_default=True,
+    help="How far the entries are verified first; what is read is always checked.",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Write every row to FILE.parquet or FILE.csv.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw CKA by layer to FILE.png or FILE.svg.")
 @click.option("--json", "as_json", is_flag=True, help="Print every row as JSON.")
@@ -35,11 +43,12 @@ def compare(
     tasks: tuple[str, ...],
     layers: str,
     memory: str,
+    depth: Depth,
     out: Path | None,
     plot: Path | None,
     as_json: bool,
 ) -> None:
-    """Compare models of STORE by linear CKA on every task that they share, layer by layer.
+    """Compare models of STORE (a directory, or an http(s):// or s3:// URL) by linear CKA on every task that they share.
 
     Gives debiased CKA with its jackknife standard error (over source_id where the task has one), the paper's biased CKA
     with the mean that unrelated representations would have, and the number of examples and independent groups.
@@ -58,7 +67,7 @@ def compare(
         _check_output(plot, (".png", ".svg"), opened)
         if layers != "matched":
             raise InvalidInput("--plot draws curves by layer; it needs --layers matched")
-    budget = _bytes(memory)
+    budget = bytes_of(memory, "--memory")
     console = Console(stderr=True)
     with console.status("compare") as status:
         table = compare_table(
@@ -67,6 +76,7 @@ def compare(
             tasks=tasks or None,
             layers=layers,  # type: ignore[arg-type]
             memory=budget,
+            depth=depth,
             progress=lambda done, total, task: status.update(f"compare: pass {done + 1} of {total}, task {task}"),
         )
     if out is not None:
@@ -80,19 +90,9 @@ def compare(
 
 
 def _check_output(path: Path, suffixes: tuple[str, ...], store: Store) -> None:
-    if path.resolve().is_relative_to(Path(store.location).resolve()):
+    if "://" not in store.location and path.resolve().is_relative_to(Path(store.location).resolve()):
         raise InvalidInput(f"{path}: lies inside the store, which holds activations only; choose another path")
     check_output(path, suffixes)
-
-
-def _bytes(text: str) -> int:
-    try:
-        value = int(parse_bytes(text))
-    except (ValueError, OverflowError) as error:
-        raise InvalidInput(f"--memory {text!r}: expected a size such as 4GiB or 500MB") from error
-    if value <= 0 or not text.strip():  # Dask takes no text at all for one byte
-        raise InvalidInput(f"--memory {text!r}: expected a size above zero")
-    return value
 
 
 def print_comparison(table: pd.DataFrame) -> None:

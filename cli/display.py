@@ -44,3 +44,32 @@ def seconds_text(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def print_tree(value: object, indent: int = 0) -> None:
+    """Print a JSON value on stdout as an indented tree for people."""
+    pad = "  " * indent
+    if isinstance(value, dict):
+        for name, item in value.items():
+            if isinstance(item, (dict, list)) and item and not _is_flat(item):
+                click.echo(f"{pad}{name}:")
+                print_tree(item, indent + 1)
+            else:
+                click.echo(f"{pad}{name}: {_flat(item)}")
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            if number and isinstance(item, dict):
+                click.echo()
+            print_tree(item, indent)
+    else:
+        click.echo(f"{pad}{value}")
+
+
+def _is_flat(value: object) -> bool:
+    return isinstance(value, list) and not any(isinstance(item, (dict, list)) for item in value)
+
+
+def _flat(value: object) -> str:
+    if isinstance(value, (list, dict)):
+        return ", ".join(map(str, value)) or "none"
+    return "none" if value is None else str(value)

@@ -8,7 +8,7 @@ from actlas.cli.display import print_json, print_table
 from actlas.cli.progress import IngestDisplay
 from actlas.ingest import RENDERINGS, Checkpoint, Fields, Options, Report, load_tasks
 from actlas.ingest import ingest as run_ingest
-from actlas.store import CODEC, CODECS, Entry, InvalidInput
+from actlas.store import CODEC, CODECS, Entry, InvalidInput, writable_root
 
 
 def _fields(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> Fields:
@@ -80,6 +80,7 @@ def ingest(
       act ingest lab.act --model ./llama-2-7b --tasks flan/rte.jsonl --tasks flan/sst2.jsonl
       act ingest lab.act --model ./llama-2-7b --adapter ./lora-rte --trained-on rte --tasks flan/
     """
+    writable_root(store)  # before anything is read
     checkpoints = _checkpoints(model, revision, adapters, names, trained_on)
     display = IngestDisplay()
     with display.live():

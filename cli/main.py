@@ -13,12 +13,19 @@ from actlas.store import ActError
 
 # Where each command is and what it does. It is imported when it is asked for: `act ls` needs no torch.
 COMMANDS = {
+    "copy": ("actlas.cli.copying", "Copy a part of a store to another one, verified."),
     "compare": ("actlas.cli.compare", "Compare models layer by layer: CKA with error bars."),
     "demo": ("actlas.cli.demo.command", "Train small models, ingest and compare them; ends in a picture."),
+    "doctor": ("actlas.cli.upkeep", "Say what is wrong with a store, and what to type."),
+    "du": ("actlas.cli.catalogue", "Show what takes the room of a store, by model, task or owner."),
+    "gc": ("actlas.cli.upkeep", "Delete what dead writers left, and what lies in the trash."),
     "info": ("actlas.cli.catalogue", "Show who a model is, or its entries on a task."),
     "ingest": ("actlas.cli.ingest", "Run checkpoints over tasks and keep their hidden states."),
+    "label": ("actlas.cli.upkeep", "Show or change what is said of a model or a task."),
+    "limit": ("actlas.cli.upkeep", "Show or set the most bytes that a store may hold."),
     "ls": ("actlas.cli.catalogue", "List what a store holds."),
-    "verify": ("actlas.cli.catalogue", "Re-read every byte of a store and say what is damaged."),
+    "rm": ("actlas.cli.upkeep", "Withdraw entries: into the trash, with a reason for readers."),
+    "verify": ("actlas.cli.upkeep", "Re-read every byte of a store and say what is damaged."),
 }
 
 # What each optional part needs, by the module whose import fails without it.

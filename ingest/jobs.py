@@ -1,6 +1,5 @@
 """Jobs: which entries an ingest has to compute, decided and checked before any weights are loaded."""
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -17,6 +16,7 @@ from actlas.store import (
     near_misses,
 )
 from actlas.store.dtype import check_dtype
+from actlas.store.layers import parse_layers
 
 POSITION = "last"
 
@@ -52,39 +52,6 @@ class Job:
     tokenized: TokenizedTask
     plan: Plan
     identity: EntryIdentity
-
-
-def parse_layers(text: str | None, n_layers: int) -> tuple[int, ...]:
-    """Return the layers that a specification names, ascending.
-
-    Parameters
-    ----------
-    text : str or None
-        Numbers and slices separated by commas, e.g. ``0,4,8``, ``0:``, ``1:33:2``; negative numbers count from the
-        end. None for all.
-    n_layers : int
-        Number of blocks L; layers are 0 to L.
-
-    Raises
-    ------
-    InvalidInput
-        When it cannot be read or names a layer that is not there.
-    """
-    known = range(n_layers + 1)
-    if text is None:
-        return tuple(known)
-    chosen: set[int] = set()
-    for part in text.split(","):
-        if not re.fullmatch(r"-?\d+|(-?\d+)?:(-?\d+)?(:[1-9]\d*)?", part.strip()):
-            raise InvalidInput(f"layers {text!r}: expected numbers and slices such as 0,4,8 or 0:33:2, got {part!r}")
-        numbers = [int(number) if number else None for number in part.strip().split(":")]
-        try:
-            chosen |= {known[numbers[0]]} if len(numbers) == 1 else set(known[slice(*numbers)])  # type: ignore[index]
-        except IndexError:
-            raise InvalidInput(f"layers {text!r}: the model has layers 0 to {n_layers}, got {part}") from None
-    if not chosen:
-        raise InvalidInput(f"layers {text!r}: names no layer of 0 to {n_layers}")
-    return tuple(sorted(chosen))
 
 
 def resolve_dtype(dtype: str, base: Base) -> str:

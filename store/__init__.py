@@ -3,6 +3,10 @@
 from actlas.store.arrays import StoredArray
 from actlas.store.catalog import Listing, Record
 from actlas.store.codec import CODEC, CODECS
+from actlas.store.collect import Leftover, collect
+from actlas.store.copying import Copied, select_records
+from actlas.store.copying import copy as copy_entries
+from actlas.store.doctor import Finding, examine
 from actlas.store.entry import Entry
 from actlas.store.entry_writer import EntryWriter
 from actlas.store.errors import (
@@ -21,13 +25,17 @@ from actlas.store.errors import (
 )
 from actlas.store.identity import EntryIdentity
 from actlas.store.layout import BATCH_TOKENS, FORMAT, store_exists
+from actlas.store.limit import read_limit, write_limit
 from actlas.store.model import Model, ModelIdentity
 from actlas.store.reader import Store, open_store
+from actlas.store.restricted import check_not_restricted
 from actlas.store.slug import check_slug, suggest_slug
 from actlas.store.spec import EntrySpec
 from actlas.store.task import GROUPING, Task, example_id, make_task
 from actlas.store.tombstone import Tombstone
-from actlas.store.verify import Verified, verify
+from actlas.store.usage import Usage, usage
+from actlas.store.verify import SAMPLE, Depth, Verified, check_entry, entry_paths, verify
+from actlas.store.withdraw import find_withdrawable, withdraw
 from actlas.store.writer import StoreWriter, create_store, open_writer, writable_root
 
 __all__ = [
@@ -36,15 +44,20 @@ __all__ = [
     "CODECS",
     "FORMAT",
     "GROUPING",
+    "SAMPLE",
     "ActError",
     "AlreadyExists",
+    "Copied",
     "Corrupt",
+    "Depth",
     "Entry",
     "EntryIdentity",
     "EntrySpec",
     "EntryWriter",
+    "Finding",
     "Incomplete",
     "InvalidInput",
+    "Leftover",
     "Listing",
     "MemoryBudget",
     "Mismatch",
@@ -60,16 +73,29 @@ __all__ = [
     "Task",
     "Tombstone",
     "Unreachable",
+    "Usage",
     "Verified",
+    "check_entry",
+    "check_not_restricted",
     "check_slug",
+    "collect",
+    "copy_entries",
     "create_store",
+    "entry_paths",
+    "examine",
     "example_id",
+    "find_withdrawable",
     "make_task",
     "near_misses",
     "open_store",
     "open_writer",
+    "read_limit",
+    "select_records",
     "store_exists",
     "suggest_slug",
+    "usage",
     "verify",
+    "withdraw",
     "writable_root",
+    "write_limit",
 ]

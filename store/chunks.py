@@ -219,11 +219,11 @@ _local = threading.local()
 
 def _scratch(what: str, n_bytes: int) -> memoryview:
     """Return a buffer of this thread's that is used again and again: fresh memory costs as much as decoding."""
-    held = getattr(_local, what, None)
+    held: Array | None = getattr(_local, what, None)
     if held is None or len(held) < n_bytes:
         held = np.empty(n_bytes, np.uint8)
         setattr(_local, what, held)
-    return memoryview(held)[:n_bytes]
+    return memoryview(held[:n_bytes])
 
 
 def _in_threads(work: Callable[[Any], T], items: Sequence[Any], n_threads: int) -> list[T]:

@@ -46,7 +46,7 @@ def file_digest(path: Path) -> str:
     return hasher.hexdigest()
 
 
-def bytes_digest(data: bytes) -> str:
+def bytes_digest(data: bytes | memoryview) -> str:
     """Return the XXH3-128 of `data`, as 32 hexadecimal digits."""
     return xxhash.xxh3_128_hexdigest(data)
 

@@ -12,10 +12,14 @@ from actlas.store.storage import Storage
 _JSON_BYTES = 64 << 20  # no JSON file of a store comes near; a hostile one is refused before it is parsed
 
 
+def json_bytes(value: object) -> bytes:
+    """Return a JSON document for people and programs: indented and sorted."""
+    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
 def write_json(disk: Disk, path: Path, value: object, *, replace: bool = True) -> None:
-    """Write a JSON document for people and programs: indented, sorted, atomic."""
-    text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    disk.write_atomically(path, text.encode("utf-8") + b"\n", replace=replace)
+    """Write a JSON document, atomically."""
+    disk.write_atomically(path, json_bytes(value), replace=replace)
 
 
 def parse_json(data: bytes, where: str) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """An entry under construction: superblocks are encoded, written to staging and noted in a journal."""
 
-import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 
 from actlas.store.digest import LEAF_ROWS, bytes_digest, join_leaves, leaf_digests
 from actlas.store.disk import Disk
+from actlas.store.documents import json_bytes
 from actlas.store.dtype import Array, to_stored
 from actlas.store.encoder import Encoder
 from actlas.store.entry import Entry
@@ -107,7 +107,7 @@ class EntryWriter:
         identity = self.spec.identity
         attributes = {"format": FORMAT, "key": identity.key, "names": self.spec.names, "identity": identity.as_json()}
         files = self._encoder.rest({"actlas": attributes})
-        files["provenance.json"] = memoryview(_json_bytes(provenance))
+        files["provenance.json"] = memoryview(json_bytes(dict(provenance)))
         for name in sorted(files):
             self._disk.make_directory((self.directory / name).parent)
         with ThreadPoolExecutor(_WRITERS, thread_name_prefix="flush") as pool:
@@ -225,10 +225,6 @@ class EntryWriter:
 def _settle(futures: Sequence[Future[None]]) -> None:
     for future in futures:
         future.result()
-
-
-def _json_bytes(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(dict(value), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
 def _digest_rows(digests: Sequence[str]) -> Array:

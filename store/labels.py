@@ -29,6 +29,7 @@ def write_labels(disk: Disk, root: Path, directory: str, labels: Mapping[str, An
     except (ValueError, TypeError) as error:
         raise InvalidInput(f"labels {dict(labels)}: cannot be kept as JSON ({error})") from error
     if merged != known:
+        disk.make_directories(root / directory)
         write_json(disk, root / directory / "labels.json", sealed)
     return merged
 

@@ -53,7 +53,7 @@ def create_root(disk: Disk, root: Path, batch_tokens: int) -> None:
         for directory in (root, root / "tasks", root / "models"):
             disk.make_directory(directory)
         disk.write_atomically(root / "models" / "zarr.json", GROUP_JSON)
-        disk.write_atomically(root / "zarr.json", _root_json(batch_tokens))
+        disk.write_atomically(root / "zarr.json", root_json(batch_tokens))
         disk.sync(root.absolute().parent)
     except OSError as error:
         raise InvalidInput(f"{root}: the store cannot be made there ({error.strerror})") from error
@@ -70,7 +70,8 @@ def is_unfinished(root: Path) -> bool:
     return left <= {"tasks", "models", "models/zarr.json"}
 
 
-def _root_json(batch_tokens: int) -> bytes:
+def root_json(batch_tokens: int) -> bytes:
+    """Return the metadata of the root group."""
     attributes = {"actlas": seal({"format": FORMAT, "batch_tokens": batch_tokens})}
     return json.dumps({"zarr_format": 3, "node_type": "group", "attributes": attributes}, indent=1).encode()
 

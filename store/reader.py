@@ -167,12 +167,13 @@ class Store:
             there = "\n  ".join(record.label for record in siblings) or "nothing"
             raise NotFound(
                 f"{self.location}: no entry of model {model!r} on task {task!r} with rendering {rendering!r} and position "
-                f"{position!r}{self._withdrawn(model, task)}; there is:\n  {there}"
+                f"{position!r}{self.withdrawn(model, task)}; there is:\n  {there}"
             )
         listing = "\n  ".join(record.label for record in fits)
         raise InvalidInput(f"{self.location}: {len(fits)} entries fit; choose one by its key or dtype:\n  {listing}")
 
-    def _withdrawn(self, model: str, task: str | None = None) -> str:
+    def withdrawn(self, model: str, task: str | None = None) -> str:
+        """Return what there is to say of withdrawn entries of a model, a line each, for the end of a message."""
         begin = f"models/{model}/" + (f"{task}/" if task else "")
         lines = [tombstone.text for tombstone in self.listing().withdrawn if tombstone.path.startswith(begin)]
         return "".join(f"\n  {line}" for line in lines)
@@ -188,7 +189,7 @@ class Store:
             for what, name, place in (("model", model, 1), ("task", task, 2)):
                 known = self._names(everything, place)
                 if name is not None and name not in known:
-                    withdrawn = self._withdrawn(name) if what == "model" else ""
+                    withdrawn = self.withdrawn(name) if what == "model" else ""
                     raise NotFound(f"{self.location}: no {what} {name!r}; {near_misses(name, known)}{withdrawn}")
         return listing
 

@@ -7,12 +7,15 @@ import random
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import obstore
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import ObjectStore, from_url
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig
 
 from actlas.store.errors import Incomplete, InvalidInput, Unreachable
 from actlas.store.storage import too_large, wrong_size
@@ -47,10 +50,11 @@ class RemoteStorage:
         # obstore does not look at AWS_ALLOW_HTTP any more where it is given options.
         if url.startswith("http://") or os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true"):
             options["allow_http"] = True
+        client = cast("ClientConfig", {"timeout": limit, "connect_timeout": limit, **options})
         try:
             self.objects: ObjectStore = from_url(
                 self.location,
-                client_options={"timeout": limit, "connect_timeout": limit, **options},
+                client_options=client,
                 retry_config={"max_retries": 0},  # repeated here, where a body that breaks off is repeated too
             )
         except (BaseError, ValueError) as error:
@@ -81,12 +85,11 @@ class RemoteStorage:
         def once() -> None:
             try:
                 result = obstore.get(self.objects, name, options={"range": (start, stop)})
-                found = int(result.meta["size"])
             except BaseError:  # a range beyond the end of a file that is too short is an error of no special kind
-                if (found := self._size_now(name)) in (None, size):
-                    raise
-            if found != size:
-                raise wrong_size(self.where(name), size, found)
+                self._check_size(name, size)
+                raise
+            if result.meta["size"] != size:
+                raise wrong_size(self.where(name), size, result.meta["size"])
             data, n_filled = memoryview(result.bytes()), 0
             for buffer in buffers:
                 buffer[:] = data[n_filled : n_filled + len(buffer)]
@@ -94,10 +97,11 @@ class RemoteStorage:
 
         self.repeat(name, once)
 
-    def _size_now(self, name: str) -> int | None:
+    def _check_size(self, name: str, expected: int) -> None:
         with contextlib.suppress(BaseError, OSError):
-            return int(obstore.head(self.objects, name)["size"])
-        return None
+            found = int(obstore.head(self.objects, name)["size"])
+            if found != expected:
+                raise wrong_size(self.where(name), expected, found)
 
     def exists(self, name: str) -> bool:
         """Return whether there is such a file."""

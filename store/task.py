@@ -136,11 +136,16 @@ def write_task(disk: Disk, root: Path, task: Task) -> None:
         return
     path = root / task_path(task.slug, task.digest)
     disk.make_directories(path.parent)
+    disk.write_atomically(path, table_bytes(task))
+    disk.set_writable(path, False)
+
+
+def table_bytes(task: Task) -> bytes:
+    """Return a task's table as it is written."""
     columns = {name: _arrow_column([row[name] for row in task.rows]) for name in task.rows[0]}
     buffer = io.BytesIO()
     pq.write_table(pa.table(columns), buffer, compression="zstd")
-    disk.write_atomically(path, buffer.getbuffer())
-    disk.set_writable(path, False)
+    return buffer.getvalue()
 
 
 def _arrow_column(values: list[Any]) -> pa.Array:

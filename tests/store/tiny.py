@@ -24,10 +24,13 @@ from actlas.store import (
     create_store,
     make_task,
     open_writer,
+    verify,
 )
+from actlas.store.digest import canonical_json
 
 LEAF = 2048
 TOKENIZER = "70" * 32
+SMALL = ("example_ids", "token_digests", "n_tokens", "nonfinite", "max_abs", "mean")
 BITS = {"bfloat16": np.dtype("<u2"), "float16": np.dtype("<u2"), "float32": np.dtype("<u4")}
 REAL = {"bfloat16": np.dtype(ml_dtypes.bfloat16), "float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
 # NaN with payloads (quiet and signalling), infinities, the smallest subnormal, minus zero
@@ -129,6 +132,20 @@ def write_superblocks(writer: EntryWriter, spec: EntrySpec, n_superblocks: int) 
     for start in range(0, n_superblocks * LEAF, LEAF):
         rows = slice(start, start + LEAF)
         writer.write(hidden_states[:, rows], None if final_norm is None else final_norm[rows])
+
+
+def everything(entry: Entry) -> dict[str, bytes]:
+    """All that an entry says, as bytes."""
+    arrays = ["hidden_states", *(["final_norm"] if entry.has_final_norm else [])]
+    found = {name: getattr(entry, name)[...].tobytes() for name in arrays}
+    found |= {name: np.asarray(getattr(entry, name)).tobytes() for name in SMALL}
+    task = [dict(row) for row in entry.read_task().rows]
+    return found | {"provenance": canonical_json(dict(entry.provenance)), "task": canonical_json(task)}
+
+
+def problems_of(store: Store) -> str:
+    """All that `verify` has to say."""
+    return "\n".join(line for found in verify(store) for line in found.problems)
 
 
 def folder(entry: Entry) -> Path:

@@ -1,0 +1,141 @@
+"""Publishing: an S3 bucket that receives entries. Every object is read back, and the manifest comes last."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+
+from actlas.store.catalog import Listing, Record, catalog_bytes, describe, read_catalog
+from actlas.store.digest import bytes_digest
+from actlas.store.documents import json_bytes, seal
+from actlas.store.entry import Entry
+from actlas.store.errors import Corrupt, Incomplete, InvalidInput, Mismatch, NotFound, ReadOnly
+from actlas.store.labels import read_labels
+from actlas.store.layout import CATALOG, GROUP_JSON, MANIFEST, model_directory, read_root, root_json, task_directory
+from actlas.store.manifest import parse_manifest, read_checked
+from actlas.store.mirror import place_of
+from actlas.store.model import check_name_is_free
+from actlas.store.reader import Store
+from actlas.store.remote import RemoteStorage
+from actlas.store.storage import Storage
+from actlas.store.task import table_bytes, task_path
+from actlas.store.verify import digest_of
+
+_MANIFEST_BYTES = 16 << 20
+
+
+class Bucket:
+    """The destination of a copy.
+
+    Parameters
+    ----------
+    storage : Storage
+        An ``s3://`` URL.
+    source : Store
+        Whose token budget a new store gets.
+
+    Raises
+    ------
+    ReadOnly
+        For a web server.
+    InvalidInput
+        When the store there has another token budget.
+    """
+
+    def __init__(self, storage: Storage, source: Store) -> None:
+        if not isinstance(storage, RemoteStorage) or not storage.location.startswith("s3://"):
+            raise ReadOnly(f"{storage.location}: nothing can be written there; copy to a directory or an s3:// URL")
+        self._storage = storage
+        try:
+            batch_tokens = read_root(storage)
+        except NotFound:
+            batch_tokens = source.batch_tokens
+            self._put_checked("models/zarr.json", GROUP_JSON)
+            self._put_checked("zarr.json", root_json(batch_tokens))
+        if batch_tokens != source.batch_tokens:
+            raise InvalidInput(
+                f"{storage.location}: its batches have {batch_tokens} tokens, those of {source.location} "
+                f"{source.batch_tokens}; values depend on that, so publish into a store of its own"
+            )
+
+    def receive(self, source: Store, entry: Entry) -> tuple[str, bool]:
+        """Copy an entry with its model, task and labels; return its id and whether it is new.
+
+        Raises
+        ------
+        Mismatch
+            When other values stand under its key, or its model's name belongs to another checkpoint.
+        Corrupt, Incomplete, Unreachable
+            When the source cannot be read as it was written, or the bucket does not keep what it was given.
+        """
+        path = place_of(entry)
+        is_there = self._storage.exists(f"{path}/{MANIFEST}")
+        if is_there and (there := Entry(self._storage, path)).id != entry.id:
+            raise Mismatch(
+                f"{there.location}: holds other values under this key: expected id {entry.id[:12]}, got {there.id[:12]}; "
+                "copy into another store"
+            )
+        self._put_surroundings(source, entry)
+        if not is_there:
+            with ThreadPoolExecutor(self._storage.n_requests, thread_name_prefix="publish") as pool:
+                list(pool.map(lambda name: self._put_file(source, entry, path, name), entry.manifest.files))
+            self._put_checked(f"{path}/{MANIFEST}", json_bytes(entry.manifest.as_json()))
+        self._put_catalog()
+        return entry.id, not is_there
+
+    def _put_surroundings(self, source: Store, entry: Entry) -> None:
+        model = source.model(entry.model)
+        check_name_is_free(self._storage, model.name, model.identity)
+        model_place, task_place = model_directory(entry.model), task_directory(entry.task)
+        for directory in (model_place, f"{model_place}/{entry.task}"):
+            self._put_missing(f"{directory}/zarr.json", GROUP_JSON)
+        self._put_missing(f"{model_place}/model.json", json_bytes(seal(asdict(model))))
+        self._put_missing(task_path(entry.task, entry.identity.task_digest), table_bytes(entry.read_task()))
+        for directory, labels in (
+            (model_place, source.labels(entry.model)),
+            (task_place, source.task_labels(entry.task)),
+        ):
+            known = read_labels(self._storage, directory)
+            if labels and known | labels != known:
+                self._put_checked(f"{directory}/labels.json", json_bytes(seal(known | labels)))
+
+    def _put_file(self, source: Store, entry: Entry, path: str, name: str) -> None:
+        """Put one file, unless an earlier copy did."""
+        target, file = f"{path}/{name}", entry.manifest.files[name]
+        if self._storage.size(target) == file["size"] and self._digest(target, file["size"]) == file["xxh3_128"]:
+            return
+        self._put_checked(target, read_checked(source.storage, entry.path, name, entry.manifest.files))
+
+    def _put_missing(self, name: str, data: bytes) -> None:
+        if not self._storage.exists(name):
+            self._put_checked(name, data)
+
+    def _put_checked(self, name: str, data: bytes) -> None:
+        self._storage.put(name, data)
+        if self._digest(name, len(data)) != bytes_digest(data):
+            raise Corrupt(
+                f"{self._storage.where(name)}: the server gives back other bytes than it was given; copy again"
+            )
+
+    def _digest(self, name: str, size: int) -> str:
+        return digest_of(self._storage, name, size)
+
+    def _put_catalog(self) -> None:
+        """List the manifests and put the catalogue, again until nothing was published meanwhile."""
+        put = None
+        while put != (wanted := catalog_bytes(self._listing())):
+            self._put_checked(CATALOG, wanted)
+            put = wanted
+
+    def _listing(self) -> Listing:
+        try:
+            known = {record.path: record for record in read_catalog(self._storage).records}
+        except (Incomplete, Corrupt):
+            known = {}
+        suffix = f"/{MANIFEST}"
+        paths = sorted(name.removesuffix(suffix) for name in self._storage.list("models") if name.endswith(suffix))
+        records = tuple(known.get(path) or self._describe(path) for path in paths)
+        return Listing(records=records, withdrawn=(), problems={})
+
+    def _describe(self, path: str) -> Record:
+        name = f"{path}/{MANIFEST}"
+        data = self._storage.read(name, limit=_MANIFEST_BYTES)
+        return describe(path, parse_manifest(data, self._storage.where(name)), data)

@@ -1,0 +1,102 @@
+"""Withdrawing: an entry is put into the trash, and a tombstone tells readers when and why."""
+
+import getpass
+import os
+import secrets
+from datetime import UTC, datetime
+from pathlib import Path
+
+from actlas.store.catalog import rebuild_catalog
+from actlas.store.errors import ActError, InvalidInput, NotFound
+from actlas.store.layout import TRASH
+from actlas.store.manifest import read_manifest
+from actlas.store.storage import LocalStorage
+from actlas.store.tombstone import Tombstone, write_tombstone
+from actlas.store.verify import entry_paths
+from actlas.store.writer import StoreWriter
+
+
+def find_withdrawable(writer: StoreWriter, what: str, *, key: str = "") -> list[str]:
+    """Return the entries that a text names, whole or damaged.
+
+    Parameters
+    ----------
+    writer : StoreWriter
+        The store.
+    what : str
+        ``MODEL``, ``MODEL/TASK``, or the path of one entry below ``models/``.
+    key : str
+        The first digits of the key that they must have.
+
+    Raises
+    ------
+    NotFound
+        When there is none.
+    InvalidInput
+        When the text is none of these.
+    """
+    parts = what.removeprefix("models/").strip("/").split("/")
+    if len(parts) > 3:
+        raise InvalidInput(f"{what!r}: expected MODEL, MODEL/TASK or the path of an entry")
+    model, task, name = [*parts, None, None][:3]
+    paths = [
+        path
+        for path in entry_paths(writer.reader, model, task)
+        if name in (None, path.split("/")[3]) and path.rpartition("-")[2].startswith(key[:8])
+    ]
+    if not paths:
+        raise NotFound(f"{writer.root}: no entry fits {what!r} {key}; `act ls` lists what there is")
+    return paths
+
+
+def withdraw(writer: StoreWriter, path: str, *, why: str = "") -> Tombstone:
+    """Put an entry into the trash; nothing of it is deleted before `collect` does.
+
+    Parameters
+    ----------
+    writer : StoreWriter
+        The store.
+    path : str
+        The entry's directory, relative to the store; it may be damaged.
+    why : str
+        The reason, which readers will see.
+
+    Raises
+    ------
+    NotFound
+        When there is no such directory.
+    """
+    root, disk = writer.root, writer.disk
+    if not (root / path).is_dir():
+        raise NotFound(f"{root / path}: nothing stands there; `act ls` lists what there is")
+    tombstone = Tombstone(
+        path=path,
+        id=_id_of(root, path),
+        when=datetime.now(UTC).isoformat(timespec="seconds"),
+        who=_user(),
+        why=why,
+    )
+    write_tombstone(disk, root, tombstone)  # first: a kill after it leaves the entry as it was
+    disk.make_directories(root / TRASH)
+    trashed = root / TRASH / f"{path.replace('/', '+')}.{secrets.token_hex(4)}"
+    disk.set_writable(root / path, True)  # a directory that cannot be written cannot be moved
+    disk.rename(root / path, trashed)
+    disk.sync((root / path).parent)
+    disk.sync(root / TRASH)
+    os.utime(trashed)  # its age counts from now
+    rebuild_catalog(disk, root, changed={path})
+    return tombstone
+
+
+def _id_of(root: Path, path: str) -> str:
+    try:
+        return read_manifest(LocalStorage(root), path).id
+    except ActError:
+        return ""
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user {os.getuid()}"
