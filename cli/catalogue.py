@@ -113,6 +113,8 @@ def info(store: str, what: str, as_json: bool) -> None:
     opened = open_store(store)
     model, _, task = what.partition("/")
     records = opened.records(model=model, task=task or None)
+    if not records:
+        raise NotFound(f"{opened.location}: model {model!r} has no entry on {task!r}{opened.withdrawn(model, task)}")
     if not task:
         found: object = dataclasses.asdict(opened.model(model)) | {
             "digest": opened.model(model).identity.digest,
@@ -154,7 +156,13 @@ def _ledger(entry: Entry) -> list[dict[str, object]]:
 
 @click.command()
 @click.argument("store", type=click.Path())
-@click.option("--by", type=click.Choice(["model", "task", "owner"]), default="model", show_default=True)
+@click.option(
+    "--by",
+    type=click.Choice(["model", "task", "owner"]),
+    default="model",
+    show_default=True,
+    help="What a row is.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def du(store: str, by: Any, as_json: bool) -> None:
     """Show what takes the room of STORE, the largest first.

@@ -5,10 +5,12 @@ import importlib
 import inspect
 import os
 import sys
+from keyword import iskeyword
 from typing import Any
 
 import click
 
+from actlas.cli.extras import needing_extras
 from actlas.store import ActError
 
 # Where each command is and what it does. It is imported when it is asked for: `act ls` needs no torch.
@@ -18,7 +20,9 @@ COMMANDS = {
     "demo": ("actlas.cli.demo.command", "Train small models, ingest and compare them; ends in a picture."),
     "doctor": ("actlas.cli.upkeep", "Say what is wrong with a store, and what to type."),
     "du": ("actlas.cli.catalogue", "Show what takes the room of a store, by model, task or owner."),
+    "export": ("actlas.cli.exchange", "Write entries as .npy, safetensors or plain Zarr, for other programs."),
     "gc": ("actlas.cli.upkeep", "Delete what dead writers left, and what lies in the trash."),
+    "import": ("actlas.cli.exchange", "Keep hidden states that other programs computed."),
     "info": ("actlas.cli.catalogue", "Show who a model is, or its entries on a task."),
     "ingest": ("actlas.cli.ingest", "Run checkpoints over tasks and keep their hidden states."),
     "label": ("actlas.cli.upkeep", "Show or change what is said of a model or a task."),
@@ -26,17 +30,6 @@ COMMANDS = {
     "ls": ("actlas.cli.catalogue", "List what a store holds."),
     "rm": ("actlas.cli.upkeep", "Withdraw entries: into the trash, with a reason for readers."),
     "verify": ("actlas.cli.upkeep", "Re-read every byte of a store and say what is damaged."),
-}
-
-# What each optional part needs, by the module whose import fails without it.
-EXTRAS = {
-    "torch": "ingest",
-    "transformers": "ingest",
-    "peft": "ingest",
-    "safetensors": "ingest",
-    "tokenizers": "ingest",
-    "huggingface_hub": "ingest",
-    "jinja2": "ingest",
 }
 
 _EXAMPLE = "\b\nExample:"
@@ -55,16 +48,9 @@ class LazyGroup(click.Group):
         """Return a command, or None when there is none of this name."""
         if cmd_name not in COMMANDS:
             return None
-        try:
+        with needing_extras(f"act {cmd_name}"):
             module = importlib.import_module(COMMANDS[cmd_name][0])
-        except ModuleNotFoundError as error:
-            extra = EXTRAS.get((error.name or "").partition(".")[0])
-            if extra is None:
-                raise
-            raise ActError(
-                f"act {cmd_name} needs {error.name}; install it with: pip install 'actlas[{extra}]'"
-            ) from error
-        return with_example_last(getattr(module, cmd_name))
+        return with_example_last(getattr(module, f"{cmd_name}_" if iskeyword(cmd_name) else cmd_name))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands without importing them."""

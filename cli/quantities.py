@@ -1,7 +1,5 @@
 """Sizes and durations as people write them."""
 
-from dask.utils import parse_bytes, parse_timedelta
-
 from actlas.store import InvalidInput
 
 
@@ -13,6 +11,8 @@ def bytes_of(text: str, option: str) -> int:
     InvalidInput
         When it cannot be read or is not above zero.
     """
+    from dask.utils import parse_bytes  # not before it is needed: act verify should start at once
+
     try:
         value = int(parse_bytes(text))
     except (ValueError, OverflowError) as error:
@@ -30,9 +30,11 @@ def seconds_of(text: str, option: str) -> float:
     InvalidInput
         When it cannot be read or is negative.
     """
+    from dask.utils import parse_timedelta
+
     try:
         value = float(parse_timedelta(text, default=None))
-    except (ValueError, KeyError, TypeError, OverflowError) as error:
+    except (ValueError, LookupError, TypeError, OverflowError) as error:
         raise InvalidInput(f"{option} {text!r}: expected a duration such as 7d, 12h or 0s") from error
     if not value >= 0:
         raise InvalidInput(f"{option} {text!r}: expected a duration that is not negative")

@@ -156,10 +156,10 @@ def limit(store: str, size: str | None) -> None:
       act limit lab.act 2TiB
       act limit lab.act none
     """
-    writer = open_writer(store)
     if size is not None:
+        writer = open_writer(store)
         write_limit(writer.disk, writer.root, None if size == "none" else bytes_of(size, "SIZE"))
-    max_bytes = read_limit(writer.reader.storage)  # type: ignore[arg-type]
+    max_bytes = read_limit(open_store(store).storage)  # type: ignore[arg-type]
     click.echo("none" if max_bytes is None else f"{max_bytes} bytes ({bytes_text(max_bytes)})")
 
 

@@ -23,7 +23,10 @@ from actlas.store.errors import (
     Unreachable,
     near_misses,
 )
+from actlas.store.exporting import export_entry
+from actlas.store.forms import FORMS
 from actlas.store.identity import EntryIdentity
+from actlas.store.importing import Imported, import_entries
 from actlas.store.layout import BATCH_TOKENS, FORMAT, store_exists
 from actlas.store.limit import read_limit, write_limit
 from actlas.store.model import Model, ModelIdentity
@@ -43,6 +46,7 @@ __all__ = [
     "CODEC",
     "CODECS",
     "FORMAT",
+    "FORMS",
     "GROUPING",
     "SAMPLE",
     "ActError",
@@ -55,6 +59,7 @@ __all__ = [
     "EntrySpec",
     "EntryWriter",
     "Finding",
+    "Imported",
     "Incomplete",
     "InvalidInput",
     "Leftover",
@@ -84,7 +89,9 @@ __all__ = [
     "entry_paths",
     "examine",
     "example_id",
+    "export_entry",
     "find_withdrawable",
+    "import_entries",
     "make_task",
     "near_misses",
     "open_store",

@@ -1,8 +1,9 @@
 """catalog.json: what is committed and what was withdrawn, for readers that cannot list. A copy, never the truth."""
 
 import contextlib
-from collections.abc import Collection, Container, Iterator
-from dataclasses import asdict, dataclass
+import os
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
 
 from actlas.store.digest import bytes_digest, canonical_json
@@ -12,6 +13,7 @@ from actlas.store.errors import ActError, Corrupt
 from actlas.store.layout import CATALOG, FORMAT, MANIFEST, STAGING, check_format
 from actlas.store.lock import file_lock
 from actlas.store.manifest import Manifest, parse_manifest
+from actlas.store.scan import Scan, scan
 from actlas.store.slug import check_slug
 from actlas.store.storage import LocalStorage, Storage
 from actlas.store.tombstone import Tombstone, read_tombstones
@@ -107,13 +109,6 @@ def describe(path: str, manifest: Manifest, data: bytes) -> Record:
     )
 
 
-def list_directories(root: Path, model: str = "*", task: str = "*") -> Iterator[str]:
-    """Yield the directories at which entries stand, or should stand, sorted, relative to the store."""
-    for path in sorted((root / "models").glob(f"{model}/{task}/*")):
-        if not path.name.startswith(".") and path.is_dir():
-            yield path.relative_to(root).as_posix()
-
-
 def list_store(storage: Storage, model: str = "*", task: str = "*") -> Listing:
     """List a store: a directory by what stands in it, a server by its catalogue.
 
@@ -124,27 +119,25 @@ def list_store(storage: Storage, model: str = "*", task: str = "*") -> Listing:
     """
     if not isinstance(storage, LocalStorage):
         return read_catalog(storage)
-    return _list_directory(storage, model, task, trusted=None)
+    return _list_directory(storage, scan(storage.root, model, task))
 
 
-def _list_directory(storage: LocalStorage, model: str, task: str, trusted: Container[str] | None) -> Listing:
-    """List what stands in a directory; the catalogue spares parsing, and for trusted paths also reading, of manifests."""
+def _list_directory(storage: LocalStorage, found: Scan, trusted: Callable[[str], bool] = lambda _: False) -> Listing:
+    """List what was found in a directory; the catalogue spares parsing, and for trusted paths reading, of manifests."""
     known: dict[str, Record] = {}
     with contextlib.suppress(ActError):  # missing or damaged: it is a copy
         known = {record.path: record for record in read_catalog(storage).records}
     records: list[Record] = []
     problems: dict[str, ActError] = {}
-    for path in list_directories(storage.root, model, task):
-        if not (storage.root / path / MANIFEST).exists():
+    for path in found.directories:
+        if not os.path.exists(f"{storage.location}/{path}/{MANIFEST}"):  # noqa: PTH110  as in `scan`
             continue
         try:
-            if trusted is not None and path in trusted and path in known:
-                records.append(known[path])
-            else:
-                records.append(_record(storage, path, known.get(path)))
+            is_known = trusted(path) and path in known
+            records.append(known[path] if is_known else _record(storage, path, known.get(path)))
         except ActError as error:
             problems[path] = error
-    return Listing(records=tuple(records), withdrawn=tuple(read_tombstones(storage.root)), problems=problems)
+    return Listing(records=tuple(records), withdrawn=tuple(read_tombstones(storage.root, found)), problems=problems)
 
 
 def _record(storage: Storage, path: str, known: Record | None) -> Record:
@@ -190,19 +183,8 @@ def _check_path(record: Record) -> None:
 
 def catalog_bytes(listing: Listing) -> bytes:
     """Return a catalogue as it is written: on one line, for a large one must be written fast."""
-    entries = [asdict(record) | {"layers": list(record.layers)} for record in listing.records]
-    withdrawn = [asdict(tombstone) for tombstone in listing.withdrawn]
+    entries, withdrawn = [vars(record) for record in listing.records], [vars(one) for one in listing.withdrawn]
     return canonical_json(seal({"format": FORMAT, "entries": entries, "withdrawn": withdrawn})) + b"\n"
-
-
-class _AllBut:
-    """Every path except those that just changed."""
-
-    def __init__(self, changed: Collection[str]) -> None:
-        self._changed = changed
-
-    def __contains__(self, path: object) -> bool:
-        return path not in self._changed
 
 
 def rebuild_catalog(disk: Disk, root: Path, *, changed: Collection[str] | None = None) -> None:
@@ -217,10 +199,11 @@ def rebuild_catalog(disk: Disk, root: Path, *, changed: Collection[str] | None =
     changed : collection of str, optional
         The entries that changed, where the catalogue is right about the others: these are not read again.
     """
-    storage, trusted = LocalStorage(root), None if changed is None else _AllBut(changed)
+    storage = LocalStorage(root)
     disk.make_directories(root / STAGING)
     with file_lock(root / STAGING / "catalog.lock", wait=True, holder="rebuilding the catalog"):
-        written = None
-        while written != (wanted := catalog_bytes(_list_directory(storage, "*", "*", trusted))):
-            disk.write_atomically(root / CATALOG, wanted)
-            written = wanted
+        before = None
+        while before != (now := scan(root)):
+            listing = _list_directory(storage, now, lambda path: changed is not None and path not in changed)
+            disk.write_atomically(root / CATALOG, catalog_bytes(listing))
+            before = now

@@ -1,16 +1,18 @@
 """Collecting garbage: what dead writers left in staging, and what lies in the trash; never an entry."""
 
 import contextlib
+import os
 import stat
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from actlas.store.catalog import list_directories, rebuild_catalog
+from actlas.store.catalog import rebuild_catalog
 from actlas.store.errors import AlreadyExists
 from actlas.store.layout import MANIFEST, STAGING, TRASH
 from actlas.store.lock import file_lock, is_locked
+from actlas.store.scan import scan
 from actlas.store.writer import StoreWriter
 
 OLDER_THAN_SECONDS = 7 * 86400.0
@@ -52,8 +54,8 @@ def find_leftovers(root: Path) -> Iterator[Leftover]:
             yield _leftover(staging / key, "an entry under construction", paths, is_locked(staging / f"{key}.lock"))
     for path in sorted((root / TRASH).glob("*")):
         yield _leftover(path, "a withdrawn entry", [path])
-    for path in sorted(root.rglob(".*.tmp")):
-        if path.relative_to(root).parts[0] not in (STAGING, TRASH):
+    for path in sorted(path for path in _below(root) if path.name.startswith(".") and path.suffix == ".tmp"):
+        if path.parent == staging or path.relative_to(root).parts[0] not in (STAGING, TRASH):
             yield _leftover(path, "a temporary file", [path])
 
 
@@ -88,9 +90,11 @@ def collect(writer: StoreWriter, *, older_than: float = OLDER_THAN_SECONDS, dry_
 
 def _remove(writer: StoreWriter, leftover: Leftover) -> bool:
     disk, path = writer.disk, leftover.path
-    if path.parent.name != STAGING:
-        disk.remove_tree(path)
-        return True
+    if path.parent.name != STAGING or path.suffix == ".tmp":
+        with contextlib.suppress(FileNotFoundError):  # another process removes it too
+            disk.remove_tree(path)
+            return True
+        return False
     lock = path.with_name(f"{path.name}.lock")
     with contextlib.suppress(AlreadyExists), file_lock(lock, wait=False, holder="writing this entry"):
         disk.remove_tree(path)
@@ -101,21 +105,28 @@ def _remove(writer: StoreWriter, leftover: Leftover) -> bool:
 
 def _finish_commits(writer: StoreWriter) -> None:
     """Take the write permission from directories where a kill came between rename and that."""
-    for path in list_directories(writer.root):
+    for path in scan(writer.root).directories:
         directory = writer.root / path
-        if (directory / MANIFEST).exists():
-            for one in [*directory.iterdir(), directory]:
-                if one.is_dir() and one.stat().st_mode & 0o222:
-                    writer.disk.set_writable(one, False)
+        with contextlib.suppress(FileNotFoundError):  # withdrawn meanwhile
+            if (directory / MANIFEST).exists():
+                for one in [*directory.iterdir(), directory]:
+                    if one.is_dir() and one.stat().st_mode & 0o222:
+                        writer.disk.set_writable(one, False)
+
+
+def _below(top: Path) -> Iterator[Path]:
+    """Yield everything below a directory; unlike rglob, this minds no directory that a writer moves away meanwhile."""
+    for directory, directories, files in os.walk(top):
+        yield from (Path(directory, name) for name in (*directories, *files))
 
 
 def _leftover(path: Path, what: str, paths: list[Path], in_use: bool = False) -> Leftover:
     stats = []
-    for one in (file for top in paths for file in ([top, *top.rglob("*")] if top.is_dir() else [top])):
+    for one in (file for top in paths for file in (top, *_below(top))):
         with contextlib.suppress(FileNotFoundError):  # a writer may be at work
             stats.append(one.lstat())
     put_there = path.parent.name == TRASH  # what counts is when, not when it was written
-    changed = [path.lstat().st_mtime] if put_there else [one.st_mtime for one in stats]
+    changed = [one.st_mtime for one in (stats[:1] if put_there else stats)]
     newest = max(changed, default=time.time())
     n_bytes = sum(one.st_size for one in stats if not stat.S_ISDIR(one.st_mode))
     return Leftover(path=path, what=what, n_bytes=n_bytes, age=time.time() - newest, in_use=in_use)

@@ -108,10 +108,10 @@ def copy(
     records = select_records(source, models, tasks)
     for task in sorted({record.task for record in records}):
         check_not_restricted(source, task, allow=allow_restricted)
+    chosen = _choose_layers(source, records, layers)  # before anything is made
     target = _open_target(destination, source)
-    for record in records:
+    for record, wanted in zip(records, chosen, strict=True):
         entry = source.open_entry(record)
-        wanted = entry.layers if layers is None else _layers(source, entry, layers)
         if wanted == entry.layers:
             yield _result(record, target.receive(source, entry))
         elif isinstance(target, Mirror):
@@ -124,8 +124,11 @@ def _fits(name: str, patterns: Sequence[str]) -> bool:
     return not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _layers(source: Store, entry: Entry, layers: str) -> tuple[int, ...]:
-    return parse_layers(layers, source.model(entry.model).n_layers, known=entry.layers)
+def _choose_layers(source: Store, records: Sequence[Record], layers: str | None) -> list[tuple[int, ...]]:
+    if layers is None:
+        return [record.layers for record in records]
+    n_layers = {name: source.model(name).n_layers for name in {record.model for record in records}}
+    return [parse_layers(layers, n_layers[record.model], known=record.layers) for record in records]
 
 
 def _result(record: Record, received: tuple[str, bool]) -> Copied:

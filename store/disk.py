@@ -1,12 +1,23 @@
 """The disk: every operation by which a store changes. Each is one method, so that a test can make any of them fail."""
 
+import contextlib
 import os
 import secrets
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 Data = bytes | bytearray | memoryview
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Put the file's name into an error of write, fsync or close, which come without one."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 class Disk:
@@ -20,19 +31,20 @@ class Disk:
 
     def write(self, path: Path, data: Data) -> None:
         """Make a file or replace its content. What a crash leaves of it is undefined before `sync`."""
-        with path.open("wb") as file:
+        with _naming(path), path.open("wb") as file:
             file.write(data)
 
     def append(self, path: Path, data: Data) -> None:
         """Add to the end of a file, which is made when it is missing."""
-        with path.open("ab") as file:
+        with _naming(path), path.open("ab") as file:
             file.write(data)
 
     def sync(self, path: Path) -> None:
         """Flush one file, or the names in one directory, to the disk."""
         handle = os.open(path, os.O_RDONLY)
         try:
-            os.fsync(handle)
+            with _naming(path):
+                os.fsync(handle)
         finally:
             os.close(handle)
 
@@ -84,7 +96,9 @@ class Disk:
     def set_writable(self, path: Path, writable: bool) -> None:
         """Give its owner the permission to write a file or directory, or take it from everyone."""
         mode = stat.S_IMODE(path.stat().st_mode)
-        self.set_mode(path, mode | 0o200 if writable else mode & ~0o222)
+        wanted = mode | 0o200 if writable else mode & ~0o222
+        if wanted != mode:  # only its owner may change it, and a store may have several
+            self.set_mode(path, wanted)
 
     def remove_tree(self, path: Path) -> None:
         """Remove a directory and all below it, whatever its permissions; nothing happens when it is missing."""

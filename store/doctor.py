@@ -5,9 +5,10 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Literal
 
-from actlas.store.catalog import Listing, list_directories, list_store, read_catalog
+from actlas.store.catalog import Listing, list_store, read_catalog
 from actlas.store.collect import OLDER_THAN_SECONDS, find_leftovers
 from actlas.store.entry import Entry
 from actlas.store.errors import ActError, Unreachable
@@ -15,9 +16,10 @@ from actlas.store.layout import CATALOG, MANIFEST
 from actlas.store.limit import read_limit
 from actlas.store.model import read_model
 from actlas.store.reader import Store
+from actlas.store.scan import TOMBSTONE, scan
 from actlas.store.storage import LocalStorage
 from actlas.store.task import task_path
-from actlas.store.tombstone import list_tombstones, read_tombstone
+from actlas.store.tombstone import read_tombstone
 
 _NEARLY_FULL = 0.95
 
@@ -61,7 +63,7 @@ def examine(store: Store) -> list[Finding]:
 
 def _entries(store: Store, storage: LocalStorage, listing: Listing) -> Iterator[Finding]:
     where, root = store.location, storage.root
-    for path in list_directories(root):
+    for path in scan(root).directories:
         if not (root / path / MANIFEST).exists():
             yield _broken(where, path, "no manifest: this is no entry, and in the way of one")
     for path, problem in listing.problems.items():
@@ -76,9 +78,8 @@ def _entries(store: Store, storage: LocalStorage, listing: Listing) -> Iterator[
         yield Finding(
             severity="note",
             where=f"{where}/{writable[0]}",
-            what=f"files or directories of {len(writable)} entries can be written to"
-            + " (this is the first)" * (len(writable) > 1),
-            remedy=f"chmod -R a-w {where}/models/*/*/*/",
+            what=f"files or directories of {len(writable)} entries can be written to, this one is the first",
+            remedy=f"chmod -R a-w {quote(where)}/models/*/*/*/",
         )
 
 
@@ -91,7 +92,7 @@ def _broken(store: str, path: str, what: str) -> Finding:
         severity="error",
         where=f"{store}/{path}",
         what=what,
-        remedy=f"act rm {store} {path}, then ingest it again; or restore it from a copy",
+        remedy=f"act rm {quote(store)} {quote(path)}, then ingest it again; or restore it from a copy",
     )
 
 
@@ -121,7 +122,7 @@ def _models_and_tasks(store: Store, listing: Listing) -> Iterator[Finding]:
 
 
 def _catalog(store: Store, storage: LocalStorage, listing: Listing) -> Iterator[Finding]:
-    where, remedy = storage.where(CATALOG), f"act gc {store.location}"
+    where, remedy = storage.where(CATALOG), f"act gc {quote(store.location)}"
     if not storage.exists(CATALOG):
         if listing.records:
             yield Finding(severity="warning", where=where, what="missing; remote readers need it", remedy=remedy)
@@ -137,11 +138,12 @@ def _catalog(store: Store, storage: LocalStorage, listing: Listing) -> Iterator[
 
 
 def _tombstones(storage: LocalStorage) -> Iterator[Finding]:
-    for path in list_tombstones(storage.root):
+    for path in scan(storage.root).tombstones:
         try:
             read_tombstone(storage.root, path)
         except ActError as error:
-            yield Finding(severity="warning", where=path, what=str(error), remedy="remove the file")
+            file = storage.where(f"{path}{TOMBSTONE}")
+            yield Finding(severity="warning", where=file, what=str(error), remedy=f"rm {quote(file)}")
 
 
 def _leftovers(store: Store, storage: LocalStorage) -> Iterator[Finding]:
@@ -153,7 +155,7 @@ def _leftovers(store: Store, storage: LocalStorage) -> Iterator[Finding]:
             severity="warning" if is_old else "note",
             where=str(leftover.path),
             what=f"{leftover.what}, {leftover.n_bytes:,} bytes, untouched for {leftover.age / 86400:.1f} days",
-            remedy=f"act gc {store.location}"
+            remedy=f"act gc {quote(store.location)}"
             + ("" if is_old else " --older-than 0s")
             + (", or run the interrupted command again to go on" if "construction" in leftover.what else ""),
         )
@@ -172,7 +174,7 @@ def _room(store: Store, storage: LocalStorage, listing: Listing) -> Iterator[Fin
         limit = read_limit(storage)
     except ActError as error:
         yield Finding(
-            severity="error", where=store.location, what=str(error), remedy=f"act limit {store.location} SIZE"
+            severity="error", where=store.location, what=str(error), remedy=f"act limit {quote(store.location)} SIZE"
         )
         return
     used = sum(record.n_bytes for record in listing.records)
@@ -181,7 +183,7 @@ def _room(store: Store, storage: LocalStorage, listing: Listing) -> Iterator[Fin
             severity="warning",
             where=store.location,
             what=f"its entries hold {used:,} bytes of a limit of {limit:,}",
-            remedy=f"act limit {store.location} SIZE, or `act rm` what is not needed",
+            remedy=f"act limit {quote(store.location)} SIZE, or `act rm` what is not needed",
         )
     if not os.access(storage.root, os.W_OK):
         yield Finding(

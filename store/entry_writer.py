@@ -159,8 +159,7 @@ class EntryWriter:
                 _settle(pending[:-_WRITERS])
                 del pending[:-_WRITERS]
         _settle(pending)
-        for name in stored:
-            self._disk.sync(self.directory / name)
+        self._disk.sync_all([self.directory, *(self.directory / name for name in stored)])
 
     def _shards(self, name: str, rows: slice) -> list[tuple[Any, ...]]:
         shape, step = self.spec.shapes[name], self._encoder.metadata[name].file_shape[0]

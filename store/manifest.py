@@ -1,5 +1,6 @@
 """The manifest: what an entry is and every file that it consists of. Written last; without it there is no entry."""
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -61,7 +62,8 @@ class Manifest:
 
 def list_files(directory: Path) -> list[str]:
     """Return the relative paths of all files of an entry but the manifest."""
-    paths = (path.relative_to(directory).as_posix() for path in directory.rglob("*") if not path.is_dir())
+    walk = os.walk(directory)  # unlike rglob, this minds no directory that is withdrawn meanwhile
+    paths = (Path(top, name).relative_to(directory).as_posix() for top, _, names in walk for name in names)
     return sorted(path for path in paths if path != MANIFEST)
 
 

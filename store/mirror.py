@@ -103,6 +103,6 @@ class Mirror:
         """Copy model, task and labels: before the entry, so that no restricted task is ever there without its label."""
         disk, root = self.writer.disk, self.writer.root
         write_model(disk, root, source.model(entry.model))
-        write_task(disk, root, entry.read_task())
         write_labels(disk, root, model_directory(entry.model), source.labels(entry.model))
         write_labels(disk, root, task_directory(entry.task), source.task_labels(entry.task))
+        write_task(disk, root, entry.read_task())

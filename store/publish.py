@@ -1,13 +1,15 @@
 """Publishing: an S3 bucket that receives entries. Every object is read back, and the manifest comes last."""
 
-from concurrent.futures import ThreadPoolExecutor
+import contextlib
+from collections.abc import Mapping
 from dataclasses import asdict
 
 from actlas.store.catalog import Listing, Record, catalog_bytes, describe, read_catalog
+from actlas.store.chunks import in_threads
 from actlas.store.digest import bytes_digest
 from actlas.store.documents import json_bytes, seal
 from actlas.store.entry import Entry
-from actlas.store.errors import Corrupt, Incomplete, InvalidInput, Mismatch, NotFound, ReadOnly
+from actlas.store.errors import Corrupt, Incomplete, InvalidInput, Mismatch, ReadOnly, Unreachable
 from actlas.store.labels import read_labels
 from actlas.store.layout import CATALOG, GROUP_JSON, MANIFEST, model_directory, read_root, root_json, task_directory
 from actlas.store.manifest import parse_manifest, read_checked
@@ -16,10 +18,12 @@ from actlas.store.model import check_name_is_free
 from actlas.store.reader import Store
 from actlas.store.remote import RemoteStorage
 from actlas.store.storage import Storage
-from actlas.store.task import table_bytes, task_path
+from actlas.store.task import read_task, table_bytes, task_path
 from actlas.store.verify import digest_of
 
 _MANIFEST_BYTES = 16 << 20
+_CATALOG_ROUNDS = 20
+_DEPTH = 4  # models/<model>/<task>/<entry>/manifest.json
 
 
 class Bucket:
@@ -36,6 +40,8 @@ class Bucket:
     ------
     ReadOnly
         For a web server.
+    NotFound
+        When there is no such bucket, or something else than a store at this place.
     InvalidInput
         When the store there has another token budget.
     """
@@ -44,17 +50,15 @@ class Bucket:
         if not isinstance(storage, RemoteStorage) or not storage.location.startswith("s3://"):
             raise ReadOnly(f"{storage.location}: nothing can be written there; copy to a directory or an s3:// URL")
         self._storage = storage
-        try:
-            batch_tokens = read_root(storage)
-        except NotFound:
-            batch_tokens = source.batch_tokens
+        if not storage.exists("zarr.json"):
             self._put_checked("models/zarr.json", GROUP_JSON)
-            self._put_checked("zarr.json", root_json(batch_tokens))
-        if batch_tokens != source.batch_tokens:
+            self._put_checked("zarr.json", root_json(source.batch_tokens))
+        if (batch_tokens := read_root(storage)) != source.batch_tokens:
             raise InvalidInput(
                 f"{storage.location}: its batches have {batch_tokens} tokens, those of {source.location} "
                 f"{source.batch_tokens}; values depend on that, so publish into a store of its own"
             )
+        self._listed = {record.path for record in self._catalog().records}
 
     def receive(self, source: Store, entry: Entry) -> tuple[str, bool]:
         """Copy an entry with its model, task and labels; return its id and whether it is new.
@@ -75,32 +79,45 @@ class Bucket:
             )
         self._put_surroundings(source, entry)
         if not is_there:
-            with ThreadPoolExecutor(self._storage.n_requests, thread_name_prefix="publish") as pool:
-                list(pool.map(lambda name: self._put_file(source, entry, path, name), entry.manifest.files))
+            sizes = self._storage.list(path)
+            in_threads(
+                lambda name: self._put_file(source, entry, path, name, sizes),
+                list(entry.manifest.files),
+                self._storage.n_requests,
+            )
             self._put_checked(f"{path}/{MANIFEST}", json_bytes(entry.manifest.as_json()))
-        self._put_catalog()
+        if not is_there or path not in self._listed:
+            self._put_catalog(path)
         return entry.id, not is_there
 
     def _put_surroundings(self, source: Store, entry: Entry) -> None:
+        """Copy model, task and labels: the labels first, so that no restricted prompt is ever there without its label."""
         model = source.model(entry.model)
         check_name_is_free(self._storage, model.name, model.identity)
         model_place, task_place = model_directory(entry.model), task_directory(entry.task)
-        for directory in (model_place, f"{model_place}/{entry.task}"):
-            self._put_missing(f"{directory}/zarr.json", GROUP_JSON)
-        self._put_missing(f"{model_place}/model.json", json_bytes(seal(asdict(model))))
-        self._put_missing(task_path(entry.task, entry.identity.task_digest), table_bytes(entry.read_task()))
         for directory, labels in (
-            (model_place, source.labels(entry.model)),
             (task_place, source.task_labels(entry.task)),
+            (model_place, source.labels(entry.model)),
         ):
             known = read_labels(self._storage, directory)
             if labels and known | labels != known:
                 self._put_checked(f"{directory}/labels.json", json_bytes(seal(known | labels)))
+        for directory in (model_place, f"{model_place}/{entry.task}"):
+            self._put_missing(f"{directory}/zarr.json", GROUP_JSON)
+        self._put_missing(f"{model_place}/model.json", json_bytes(seal(asdict(model))))
+        self._put_task(entry)
 
-    def _put_file(self, source: Store, entry: Entry, path: str, name: str) -> None:
+    def _put_task(self, entry: Entry) -> None:
+        """Put a task's table, unless a sound one is there already."""
+        with contextlib.suppress(Incomplete, Corrupt):
+            read_task(self._storage, entry.task, entry.identity.task_digest)
+            return
+        self._put_checked(task_path(entry.task, entry.identity.task_digest), table_bytes(entry.read_task()))
+
+    def _put_file(self, source: Store, entry: Entry, path: str, name: str, sizes: Mapping[str, int]) -> None:
         """Put one file, unless an earlier copy did."""
         target, file = f"{path}/{name}", entry.manifest.files[name]
-        if self._storage.size(target) == file["size"] and self._digest(target, file["size"]) == file["xxh3_128"]:
+        if sizes.get(target) == file["size"] and self._digest(target, file["size"]) == file["xxh3_128"]:
             return
         self._put_checked(target, read_checked(source.storage, entry.path, name, entry.manifest.files))
 
@@ -118,22 +135,40 @@ class Bucket:
     def _digest(self, name: str, size: int) -> str:
         return digest_of(self._storage, name, size)
 
-    def _put_catalog(self) -> None:
-        """List the manifests and put the catalogue, again until nothing was published meanwhile."""
-        put = None
-        while put != (wanted := catalog_bytes(self._listing())):
-            self._put_checked(CATALOG, wanted)
-            put = wanted
+    def _put_catalog(self, path: str) -> None:
+        """List the manifests, that of the entry just published among them, and put the catalogue until it stays.
 
-    def _listing(self) -> Listing:
-        try:
-            known = {record.path: record for record in read_catalog(self._storage).records}
-        except (Incomplete, Corrupt):
-            known = {}
+        Nothing is locked: who publishes at the same time may put one that lacks this entry.
+        """
+        for _ in range(_CATALOG_ROUNDS):
+            known = self._catalog()
+            wanted = self._listing(path, known)
+            if wanted == known:
+                return
+            self._storage.put(CATALOG, catalog_bytes(wanted))
+        raise Unreachable(
+            f"{self._storage.where(CATALOG)}: another one is put there again and again; wait until nobody else publishes, "
+            "then copy again"
+        )
+
+    def _catalog(self) -> Listing:
+        with contextlib.suppress(Incomplete, Corrupt):  # missing or damaged: it is a copy
+            return read_catalog(self._storage)
+        return Listing(records=(), withdrawn=(), problems={})
+
+    def _listing(self, path: str, known: Listing) -> Listing:
         suffix = f"/{MANIFEST}"
-        paths = sorted(name.removesuffix(suffix) for name in self._storage.list("models") if name.endswith(suffix))
-        records = tuple(known.get(path) or self._describe(path) for path in paths)
-        return Listing(records=records, withdrawn=(), problems={})
+        names = [name for name in self._storage.list("models") if name.endswith(suffix) and name.count("/") == _DEPTH]
+        by_path = {record.path: record for record in known.records}
+        there = {name.removesuffix(suffix) for name in names}
+        # Some servers, Swift among them, list a new file only after a while.
+        there |= {one for one in {path, *by_path} - there if self._storage.exists(f"{one}{suffix}")}
+        records = []
+        for one in sorted(there):
+            with contextlib.suppress(Incomplete, Corrupt):  # not this entry's fault
+                records.append(by_path[one] if one in by_path and one != path else self._describe(one))
+        withdrawn = tuple(tombstone for tombstone in known.withdrawn if tombstone.path not in there)
+        return Listing(records=tuple(records), withdrawn=withdrawn, problems={})
 
     def _describe(self, path: str) -> Record:
         name = f"{path}/{MANIFEST}"

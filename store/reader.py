@@ -167,16 +167,16 @@ class Store:
             there = "\n  ".join(record.label for record in siblings) or "nothing"
             raise NotFound(
                 f"{self.location}: no entry of model {model!r} on task {task!r} with rendering {rendering!r} and position "
-                f"{position!r}{self.withdrawn(model, task)}; there is:\n  {there}"
+                f"{position!r}; there is:\n  {there}{self.withdrawn(model, task)}"
             )
         listing = "\n  ".join(record.label for record in fits)
         raise InvalidInput(f"{self.location}: {len(fits)} entries fit; choose one by its key or dtype:\n  {listing}")
 
-    def withdrawn(self, model: str, task: str | None = None) -> str:
-        """Return what there is to say of withdrawn entries of a model, a line each, for the end of a message."""
-        begin = f"models/{model}/" + (f"{task}/" if task else "")
-        lines = [tombstone.text for tombstone in self.listing().withdrawn if tombstone.path.startswith(begin)]
-        return "".join(f"\n  {line}" for line in lines)
+    def withdrawn(self, model: str | None, task: str | None = None) -> str:
+        """Return what there is to say of withdrawn entries that fit, a line each, for the end of a message."""
+        tombstones = ((one.path.split("/"), one.text) for one in self.listing().withdrawn)
+        fits = [text for path, text in tombstones if model in (None, *path[1:2]) and task in (None, *path[2:3])]
+        return "".join(f"\n  {text}" for text in fits)
 
     def _require(self, model: str | None = None, task: str | None = None) -> Listing:
         """List what fits, and raise when there is no model or no task of that name at all."""
@@ -189,7 +189,7 @@ class Store:
             for what, name, place in (("model", model, 1), ("task", task, 2)):
                 known = self._names(everything, place)
                 if name is not None and name not in known:
-                    withdrawn = self.withdrawn(name) if what == "model" else ""
+                    withdrawn = self.withdrawn(model, None if what == "model" else task)
                     raise NotFound(f"{self.location}: no {what} {name!r}; {near_misses(name, known)}{withdrawn}")
         return listing
 

@@ -35,12 +35,27 @@ def block_statistics(block: Array) -> BlockStatistics:
     max_abs = np.zeros((n_layers, n_rows), np.float32)
     total = np.zeros((n_layers, n_features), np.float64)
     for layer, values in enumerate(block):
-        rows = values.astype(np.float32)
-        finite = np.isfinite(rows)
-        nonfinite[layer] = n_features - finite.sum(axis=1)
-        max_abs[layer] = np.abs(rows).max(axis=1, where=finite, initial=0)
-        total[layer] = rows[nonfinite[layer] == 0].sum(axis=0, dtype=np.float64)
+        largest = _largest(values)
+        whole = np.isfinite(largest)
+        nonfinite[layer, ~whole] = n_features - np.isfinite(values[~whole].astype(np.float32)).sum(axis=1)
+        max_abs[layer] = largest
+        max_abs[layer, ~whole] = _largest_finite(values[~whole].astype(np.float32))
+        total[layer] = (values if whole.all() else values[whole]).astype(np.float32).sum(axis=0, dtype=np.float64)
     return BlockStatistics(nonfinite=nonfinite, max_abs=max_abs, total=total)
+
+
+def _largest(values: Array) -> npt.NDArray[np.float32]:
+    """Return the largest magnitude of each row; not finite where the row is not.
+
+    Without their sign bits, floats are ordered as whole numbers are, with infinity and NaN on top.
+    """
+    bits = np.dtype(f"u{values.dtype.itemsize}")
+    magnitudes = values.view(bits) & bits.type(np.iinfo(bits).max >> 1)
+    return np.asarray(magnitudes.max(axis=1).view(values.dtype).astype(np.float32))
+
+
+def _largest_finite(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    return np.asarray(np.abs(rows).max(axis=1, where=np.isfinite(rows), initial=0))
 
 
 def stack_layers(blocks: Sequence[BlockStatistics]) -> BlockStatistics:

@@ -8,9 +8,8 @@ from pathlib import Path
 from actlas.store.disk import Disk
 from actlas.store.documents import read_json, seal, unseal, write_json
 from actlas.store.errors import ActError, Corrupt
+from actlas.store.scan import TOMBSTONE, Scan
 from actlas.store.storage import LocalStorage
-
-_SUFFIX = ".withdrawn.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,18 +52,11 @@ def remove_tombstone(disk: Disk, root: Path, path: str) -> None:
         disk.unlink(place)
 
 
-def list_tombstones(root: Path) -> Iterator[str]:
-    """Yield the places of all tombstones, relative to the store."""
-    for place in sorted((root / "models").glob(f"*/*/*{_SUFFIX}")):
-        yield place.relative_to(root).as_posix().removesuffix(_SUFFIX)
-
-
-def read_tombstones(root: Path) -> Iterator[Tombstone]:
+def read_tombstones(root: Path, found: Scan) -> Iterator[Tombstone]:
     """Yield the tombstones of entries that are gone; one that cannot be read is left to `act verify`."""
-    for path in list_tombstones(root):
-        if not (root / path).is_dir():
-            with contextlib.suppress(ActError):
-                yield read_tombstone(root, path)
+    for path in sorted({*found.tombstones} - {*found.directories}):
+        with contextlib.suppress(ActError):
+            yield read_tombstone(root, path)
 
 
 def read_tombstone(root: Path, path: str) -> Tombstone:
@@ -84,4 +76,4 @@ def read_tombstone(root: Path, path: str) -> Tombstone:
 
 
 def _place(root: Path, path: str) -> Path:
-    return root / f"{path}{_SUFFIX}"
+    return root / f"{path}{TOMBSTONE}"

@@ -8,7 +8,7 @@ from typing import Literal
 
 import xxhash
 
-from actlas.store.catalog import list_directories, read_catalog
+from actlas.store.catalog import read_catalog
 from actlas.store.documents import read_json
 from actlas.store.entry import Entry
 from actlas.store.errors import ActError, Corrupt, Incomplete, NotFound, near_misses
@@ -18,9 +18,10 @@ from actlas.store.limit import read_limit
 from actlas.store.manifest import list_files
 from actlas.store.model import read_model
 from actlas.store.reader import Store
+from actlas.store.scan import scan
 from actlas.store.slug import check_slug
 from actlas.store.storage import LocalStorage, Storage
-from actlas.store.tombstone import list_tombstones, read_tombstone
+from actlas.store.tombstone import read_tombstone
 
 Depth = Literal["size", "sample", "full"]
 
@@ -91,7 +92,7 @@ def entry_paths(store: Store, model: str | None = None, task: str | None = None)
             check_slug(name, what)
     storage = store.storage
     # Not by manifest, as readers look: a directory that lost its manifest must be named.
-    paths = list(list_directories(storage.root)) if isinstance(storage, LocalStorage) else store.listing().paths
+    paths = scan(storage.root).directories if isinstance(storage, LocalStorage) else store.listing().paths
     fits = [path for path in paths if model in (None, path.split("/")[1]) and task in (None, path.split("/")[2])]
     if not fits and not (model is None and task is None):
         raise _nothing_fits(store, paths, model, task)
@@ -213,20 +214,24 @@ def _surroundings(storage: Storage, entry: Entry) -> Iterator[str]:
 
 
 def _group_problem(storage: Storage, group: str) -> Iterator[str]:
-    name = f"{group}/zarr.json"
-    if read_json(storage, name) != {"zarr_format": 3, "node_type": "group", "attributes": {}}:
+    name = f"{group}/zarr.json".lstrip("/")
+    metadata = read_json(storage, name)
+    if not group:
+        metadata |= {"attributes": {}}  # those of the root are sealed, and were checked when the store was opened
+    if metadata != {"zarr_format": 3, "node_type": "group", "attributes": {}}:
         yield f"{storage.where(name)}: not a plain Zarr group; its bytes are not those that were written"
 
 
 def _store_problems(storage: Storage) -> Iterator[str]:
     """Check what belongs to no entry."""
     try:
-        yield from _group_problem(storage, "models")
+        for group in ("", "models"):
+            yield from _group_problem(storage, group)
         if storage.exists(CATALOG):
             read_catalog(storage)
         if isinstance(storage, LocalStorage):
             read_limit(storage)
-            for path in list_tombstones(storage.root):
+            for path in scan(storage.root).tombstones:
                 read_tombstone(storage.root, path)
     except ActError as error:
         yield str(error)

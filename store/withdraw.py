@@ -76,14 +76,14 @@ def withdraw(writer: StoreWriter, path: str, *, why: str = "") -> Tombstone:
         who=_user(),
         why=why,
     )
-    write_tombstone(disk, root, tombstone)  # first: a kill after it leaves the entry as it was
+    disk.set_writable(root / path, True)  # a directory that cannot be written cannot be moved
+    os.utime(root / path)  # its age in the trash counts from now
+    write_tombstone(disk, root, tombstone)  # before the rename: a kill after it leaves the entry as it was
     disk.make_directories(root / TRASH)
     trashed = root / TRASH / f"{path.replace('/', '+')}.{secrets.token_hex(4)}"
-    disk.set_writable(root / path, True)  # a directory that cannot be written cannot be moved
     disk.rename(root / path, trashed)
     disk.sync((root / path).parent)
     disk.sync(root / TRASH)
-    os.utime(trashed)  # its age counts from now
     rebuild_catalog(disk, root, changed={path})
     return tombstone
 

@@ -146,6 +146,7 @@ class StoreWriter:
         """
         if writer.committed is not None:
             writer.forget()
+            rebuild_catalog(self.disk, self.root, changed={writer.committed.path})  # a kill may have come before it
             return writer.committed
         writer.finish(provenance)
         spec, path = writer.spec, self.path_of(writer.spec)

@@ -10,7 +10,8 @@ from pathlib import Path
 import click
 import pytest
 
-from actlas.cli.main import COMMANDS, EXTRAS, act, run
+from actlas.cli.extras import EXTRAS
+from actlas.cli.main import COMMANDS, act, run
 from tests.cli.conftest import ACT, Act, Result
 
 ROOT = Path(__file__).parents[2]

@@ -187,6 +187,18 @@ def replaced(path: Path, data: bytes | None) -> Iterator[None]:
         path.write_bytes(before)
 
 
+@contextlib.contextmanager
+def replaced_in_place(path: Path, data: bytes) -> Iterator[None]:
+    """Give a file other bytes of the same number for a while."""
+    before = path.read_bytes()
+    assert len(data) == len(before)
+    path.write_bytes(data)
+    try:
+        yield
+    finally:
+        path.write_bytes(before)
+
+
 def flipped(data: bytes, position: int, bit: int) -> bytes:
     return data[:position] + bytes([data[position] ^ (1 << bit)]) + data[position + 1 :]
 

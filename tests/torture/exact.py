@@ -11,7 +11,7 @@ from pathlib import Path
 from actlas.store import EntrySpec, create_store, open_store
 from actlas.store.catalog import read_catalog
 from actlas.store.storage import LocalStorage
-from tests.store.tiny import everything, problems_of, tiny_model, tiny_spec, tiny_task, tiny_values, unlock, write_tiny
+from tests.store.tiny import everything, problems_of, tiny_model, tiny_spec, tiny_task, unlock, write_tiny
 
 _MEMORY = Path("/dev/shm")  # faults are simulated above the file system: a fast one will do
 _ROOM_BYTES = 1 << 30
@@ -21,27 +21,37 @@ _ROOM_BYTES = 1 << 30
 class Exact:
     """An entry as it is written when nothing interrupts it."""
 
-    spec: EntrySpec
     id: str
     content: dict[str, bytes]
 
 
 @functools.cache
+def long_spec() -> EntrySpec:
+    """Two superblocks, the second of them short."""
+    return tiny_spec(model=tiny_model(), task=tiny_task(2052, "long"))
+
+
+@functools.cache
+def short_spec() -> EntrySpec:
+    """Five rows of another model."""
+    return tiny_spec(model=tiny_model("other", base="0c"), task=tiny_task(5, "short"))
+
+
+@functools.cache
 def long_entry() -> Exact:
-    """Three superblocks, the last of them short."""
-    return _uninterrupted(tiny_spec(model=tiny_model(), task=tiny_task(4100, "long")))
+    return uninterrupted(long_spec())
 
 
 @functools.cache
 def short_entry() -> Exact:
-    """Five rows of another model."""
-    return _uninterrupted(tiny_spec(model=tiny_model("other", base="0c"), task=tiny_task(5, "short")))
+    return uninterrupted(short_spec())
 
 
-def _uninterrupted(spec: EntrySpec) -> Exact:
+def uninterrupted(spec: EntrySpec) -> Exact:
+    """Write an entry, and return what it is."""
     with scratch() as directory:
-        entry = write_tiny(create_store(directory / "lab.act"), spec, tiny_values(spec))
-        return Exact(spec, entry.id, everything(entry))
+        entry = write_tiny(create_store(directory / "lab.act"), spec)
+        return Exact(entry.id, everything(entry))
 
 
 @contextmanager

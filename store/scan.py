@@ -1,0 +1,51 @@
+"""Scanning: what stands in the directories of a local store, in one pass."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+TOMBSTONE = ".withdrawn.json"
+
+
+class Scan(NamedTuple):
+    """What stands below ``models``, relative to the store and sorted.
+
+    Attributes
+    ----------
+    directories : list of str
+        Where entries stand, or should stand: one may have lost its manifest.
+    tombstones : list of str
+        The paths whose tombstones are there.
+    """
+
+    directories: list[str]
+    tombstones: list[str]
+
+
+def scan(root: Path, model: str = "*", task: str = "*") -> Scan:
+    """Scan a store, or one model, or one task; names that begin with a dot are ignored."""
+    # With thousands of entries pathlib and glob would take most of the time of a commit.
+    directories: list[str] = []
+    tombstones: list[str] = []
+    for of_model in [model] if model != "*" else _directories(f"{root}/models"):
+        for of_task in [task] if task != "*" else _directories(f"{root}/models/{of_model}"):
+            place = f"models/{of_model}/{of_task}"
+            for name, is_directory in _children(f"{root}/{place}"):
+                if is_directory:
+                    directories.append(f"{place}/{name}")
+                elif name.endswith(TOMBSTONE):
+                    tombstones.append(f"{place}/{name.removesuffix(TOMBSTONE)}")
+    return Scan(sorted(directories), sorted(tombstones))
+
+
+def _directories(path: str) -> Iterator[str]:
+    return (name for name, is_directory in _children(path) if is_directory)
+
+
+def _children(path: str) -> list[tuple[str, bool]]:
+    try:
+        with os.scandir(path) as children:
+            return [(child.name, child.is_dir()) for child in children if child.name[0] != "."]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
