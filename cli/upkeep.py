@@ -108,7 +108,7 @@ def label(store: str, model: str | None, labels: tuple[str, ...], task: str | No
       act label lab.act --task rte restricted=true licence=LDC
     """
     if task is not None and model is not None:
-        model, labels = None, (model, *labels)
+        labels, model = (model, *labels), None
     if task is None and (model is None or "=" in model):
         raise click.UsageError("name a MODEL, or a task with --task")
     changes = _labels(labels)

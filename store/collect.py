@@ -5,7 +5,7 @@ import os
 import stat
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from actlas.store.catalog import rebuild_catalog
@@ -16,6 +16,8 @@ from actlas.store.scan import scan
 from actlas.store.writer import StoreWriter
 
 OLDER_THAN_SECONDS = 7 * 86400.0
+
+_TEMPORARY_SECONDS = 3600.0  # a living writer holds no lock on these, but renames them at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +35,7 @@ class Leftover:
     age : float
         Seconds since anything in it changed.
     in_use : bool
-        Whether a living process holds its lock.
+        Whether a living process holds its lock, or may be about to rename it.
     """
 
     path: Path
@@ -56,7 +58,8 @@ def find_leftovers(root: Path) -> Iterator[Leftover]:
         yield _leftover(path, "a withdrawn entry", [path])
     for path in sorted(path for path in _below(root) if path.name.startswith(".") and path.suffix == ".tmp"):
         if path.parent == staging or path.relative_to(root).parts[0] not in (STAGING, TRASH):
-            yield _leftover(path, "a temporary file", [path])
+            found = _leftover(path, "a temporary file", [path])
+            yield replace(found, in_use=found.age < _TEMPORARY_SECONDS)
 
 
 def collect(writer: StoreWriter, *, older_than: float = OLDER_THAN_SECONDS, dry_run: bool = False) -> list[Leftover]:

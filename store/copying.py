@@ -128,7 +128,9 @@ def _choose_layers(source: Store, records: Sequence[Record], layers: str | None)
     if layers is None:
         return [record.layers for record in records]
     n_layers = {name: source.model(name).n_layers for name in {record.model for record in records}}
-    return [parse_layers(layers, n_layers[record.model], known=record.layers) for record in records]
+    # An imported model may have grown deeper since its model.json was written.
+    depths = [max(n_layers[record.model], *record.layers) for record in records]
+    return [parse_layers(layers, depth, known=record.layers) for depth, record in zip(depths, records, strict=True)]
 
 
 def _result(record: Record, received: tuple[str, bool]) -> Copied:

@@ -35,15 +35,15 @@ _REASON_CHARACTERS = 200
 
 _asking: set[int] = set()  # the process that made the first request, once there was one
 
-# What obstore says where another attempt mends nothing, and what does; how it says what is named differently here; and
-# which 4xx another attempt may mend.
+# What obstore says where another attempt mends nothing, and what does; and, deep inside, where a connection failed.
 _REMEDIES = {
-    "169.254.169.254": "no keys were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or, where a bucket is open to "
+    "/latest/api/token": "no keys were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or, where a bucket is open to "
     "everybody, AWS_SKIP_SIGNATURE=true",
     "builder error": "the client refuses this address; where AWS_ENDPOINT_URL begins with http://, set AWS_ALLOW_HTTP=true",
+    "InvalidCertificate": "its certificate is not trusted; where a CA of your own signed it, name the CA's certificate in "
+    "SSL_CERT_FILE",
 }
 _INSIDES = {"TimedOut": "no answer in time", "Incomplete": "the connection was cut"}
-_MAY_PASS = re.compile("^(408|409|425|429) |RequestTimeout")
 
 
 class RemoteStorage:
@@ -196,11 +196,12 @@ class RemoteStorage:
                     "files, such as nginx"
                 ) from error
             except (BaseError, OSError, ValueError) as error:
-                if remedy := _remedy(error):
-                    raise Unreachable(f"{where}: {remedy}") from error
+                if remedies := [remedy for sign, remedy in _REMEDIES.items() if sign in str(error)]:
+                    raise Unreachable(f"{where}: {remedies[0]}") from error
                 if attempt == self._attempts:
                     raise Unreachable(
-                        f"{where}: {self._attempts} attempts failed ({_reason(error)}); try again later"
+                        f"{where}: {self._attempts} attempts failed ({_reason(error)}); try again later, or check the "
+                        "address and your settings"
                     ) from error
                 time.sleep(_FIRST_PAUSE_SECONDS * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))  # noqa: S311
         raise AssertionError
@@ -213,7 +214,7 @@ def _parse(url: str) -> tuple[str, dict[str, Any]]:
         parts = urlsplit(url)
         parts.port  # noqa: B018  it raises for what is none
     except ValueError as error:
-        raise _no_store(shown, "no such host and port; write / in a password as %2F") from error
+        raise _no_store(shown, "no such host and port; in a password write / ? # as %2F %3F %23") from error
     credentials, is_given, host = parts.netloc.rpartition("@")
     if not host or parts.query or parts.fragment:
         raise _no_store(shown, "write ? as %3F and # as %23" if host else "it names no server")
@@ -233,17 +234,6 @@ def _no_store(url: str, why: str) -> InvalidInput:
     return InvalidInput(
         f"{url}: not the URL of a store ({why}); expected e.g. https://example.org/lab.act or s3://bucket/lab.act"
     )
-
-
-def _remedy(error: Exception) -> str | None:
-    """Say what to do where another attempt would fail as well."""
-    for sign, remedy in _REMEDIES.items():
-        if sign in str(error):
-            return remedy
-    reason = _reason(error)
-    if re.match(r"4\d\d ", reason) and not _MAY_PASS.search(reason):
-        return f"the server refuses the request ({reason}); check the address and your settings"
-    return None
 
 
 def _reason(error: Exception) -> str:

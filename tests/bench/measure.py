@@ -1,6 +1,8 @@
 """How the store's benchmarks measure: side by side in one run, on entries written for the purpose."""
 
 import dataclasses
+import os
+import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import zarr
 
 from actlas.store import Entry, EntrySpec, StoreWriter
 from tests.bench.activations import encoder_states
@@ -68,6 +71,12 @@ def large_states(dtype: str) -> Array:
     """Return trained states of the benchmark's shape: eleven tokens of the encoder side by side, one layer twice."""
     states = encoder_states(dtype, 11)[..., :P]
     return np.ascontiguousarray(np.concatenate([states, states[1:2]]))
+
+
+def machine() -> str:
+    """Return what the figures depend on, for the page."""
+    cores = f"{len(os.sched_getaffinity(0))} {platform.machine()} cores"
+    return f"{cores}, Python {platform.python_version()}, zarr {zarr.__version__}, NumPy {np.__version__}"
 
 
 def stored_bytes(entry: Entry) -> int:

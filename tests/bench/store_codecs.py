@@ -4,8 +4,6 @@ Run: make bench. Writes docs/benchmarks/codecs.md.
 """
 
 import dataclasses
-import os
-import platform
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -13,7 +11,18 @@ import numpy as np
 
 from actlas.store import CODEC, CODECS, create_store, open_store
 from tests.bench.activations import demo_states, encoder_states, entropy_limit
-from tests.bench.measure import LAYERS, PAGES, N, P, large_states, scratch, side_by_side, stored_bytes, write_entry
+from tests.bench.measure import (
+    LAYERS,
+    PAGES,
+    N,
+    P,
+    large_states,
+    machine,
+    scratch,
+    side_by_side,
+    stored_bytes,
+    write_entry,
+)
 from tests.servers.nginx import nginx
 
 SizeRow = tuple[str, str, str, float, float]
@@ -81,8 +90,7 @@ def write_page(codecs: Sequence[CodecRow], shrunk: Sequence[SizeRow]) -> None:
     """Write the figures with machine and command."""
     text = f"""# Codecs
 
-Measured by `make bench` in one run on {len(os.sched_getaffinity(0))} {platform.machine()} cores, Python {platform.python_version()}; medians,
-warm page cache.
+Measured by `make bench` in one run on {machine()}; medians, warm page cache.
 
 Activations of a trained sentence encoder (all-MiniLM-L6-v2; eleven tokens side by side make {P:,} features), {LAYERS} x {N:,} x
 {P:,}. Sizes before over after; GB/s of decoded bytes; milliseconds for one layer and for 64 random rows of it; HTTP from nginx on

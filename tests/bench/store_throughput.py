@@ -1,11 +1,10 @@
-"""The store's throughput: codecs, reading, writing, committing, verifying, opening.
+"""The store's throughput: reading, verifying, committing, opening.
 
 Run: make bench. Writes docs/benchmarks/store.md.
 """
 
 import dataclasses
 import os
-import platform
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -31,6 +30,7 @@ from tests.bench.measure import (
     N,
     P,
     large_states,
+    machine,
     scratch,
     seconds,
     side_by_side,
@@ -222,11 +222,10 @@ def write_page(
          f"{opened['remote']:.2f} s, {opened['requests']:.0f} requests", "1 for the catalogue"),
         ("catalogue brought up to date, at 3,720 entries", f"{opened['catalogue']:.2f} s", ""),
     ]  # fmt: skip
-    text = f"""# The store: codecs, reading, writing
+    text = f"""# The store: reading, committing, opening
 
-Measured by `make bench` in one run on {len(os.sched_getaffinity(0))} {platform.machine()} cores,
-Python {platform.python_version()}, zarr {zarr.__version__}, NumPy {np.__version__}; warm page cache, medians, the compared pieces of
-work in turn.
+Measured by `make bench` in one run on {machine()}; medians, warm page cache, the
+compared pieces of work in turn.
 
 An entry of {LAYERS} layers x {N:,} examples x {P:,} features in bfloat16 ({results["bytes"] / 1e6:.0f} MB) is read at
 {rate["read"]:.1f} GB/s with the default codec (its chunks decoded in memory: {rate["decode"]:.1f}; zarr-python on the same

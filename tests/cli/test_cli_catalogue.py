@@ -19,10 +19,15 @@ def test_ls_lists_every_entry(act: Act, lab: Path):
         "rendering": "raw", "position": "last", "n": 8, "layers": 3, "width": 16, "dtype": "float32",
     }  # fmt: skip
     assert first["id"] == open_store(lab).entry(model="base", task="qa").id
-    table = act("ls", lab)
+    table = act("ls", lab, "--long")
     assert (table.code, table.err) == (0, "")
     assert sum(line.split()[:1] == ["base"] for line in table.out.splitlines()) == 3
     assert first["id"][:12] in table.out
+    matrix = act("ls", lab)
+    assert (matrix.code, matrix.err) == (0, "")
+    header, _, *rows = (line.split() for line in matrix.out.splitlines() if line.strip())
+    assert header == ["model", "layers", "dtype", "size", "tasks", "qa", "rte", "sst2"]
+    assert [(row[0], row[-3:]) for row in rows] == [(name, ["8", "12", "9"]) for name in ("base", "other", "tuned")]
 
 
 def test_ls_of_an_empty_store_is_empty(act: Act, tmp_path: Path):

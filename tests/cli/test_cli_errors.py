@@ -241,7 +241,7 @@ def test_an_adapter_that_is_none(act: Act, lab: Path, checkpoints: Path, tasks: 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--name", "tuned"], ["the name 'tuned' belongs to another checkpoint", "its own --name"]),
+        (["--name", "tuned"], ["the name 'tuned' belongs to another checkpoint", "give this one another name"]),
         (["--name", "Llama 2"], ["model name 'Llama 2' is not a slug", "'llama-2' would do", "--name"]),
         (["--name", "a", "--name", "b"], ["--name: expected one for each of 1 checkpoints, got 2"]),
         (["--trained-on", "rtf"], ["trained on 'rtf'", "did you mean 'rte'?"]),

@@ -1,4 +1,4 @@
-"""Each server runs once for all tests."""
+"""The nginx of these tests; Swift is in tests/conftest.py."""
 
 import json
 import os
@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import swift
 from tests.servers.nginx import missing, nginx
 
 PATHS = ("lab.act/c.0.0", "lab.act/.staging/c.0.0", "lab.act/models/.trash/x/c.0.0", ".git")
@@ -30,12 +29,3 @@ def served(tmp_path_factory: pytest.TempPathFactory, body: bytes) -> Iterator[st
     (root / "lab.act" / "catalog.json").write_text(json.dumps(["entry"] * 1000), "utf-8")
     with nginx(root) as url:
         yield url
-
-
-@pytest.fixture(scope="session")
-def s3() -> Iterator[swift.S3]:
-    """An empty Swift; each test makes buckets of its own."""
-    if reason := swift.missing():
-        pytest.skip(reason)
-    with swift.swift_s3() as running:
-        yield running

@@ -10,7 +10,7 @@ from typing import Literal
 class Fault:
     """What goes wrong with one answer."""
 
-    kind: Literal["status", "cut", "stall", "stall halfway", "drop", "short", "flip"]
+    kind: Literal["status", "cut", "stall", "stall halfway", "drop", "short", "flip", "flip upload", "trickle"]
     code: int = 0
 
 
@@ -20,6 +20,11 @@ STALL_HALFWAY = Fault("stall halfway")  # all headers and half of the body, then
 DROP = Fault("drop")  # the connection is closed without an answer; the server never sees the request
 SHORT = Fault("short")  # what a server with the first half of the file would answer
 FLIP = Fault("flip")  # the lowest bit of the middle byte is wrong
+FLIP_UPLOAD = Fault("flip upload")  # the same in what the client sends; the answer is the server's own
+TRICKLE = Fault("trickle")  # the body comes in parts, TRICKLE_SECONDS one after the other
+
+TRICKLE_PARTS = 8
+TRICKLE_SECONDS = 0.2
 
 
 def status(code: int) -> Fault:
@@ -46,11 +51,17 @@ class Answer:
         return replace(self, headers=[*kept, *names.items()])
 
 
-def flipped(answer: Answer) -> Answer:
-    body = bytearray(answer.body)
+def flipped(body: bytes) -> bytes:
+    changed = bytearray(body)
     if body:
-        body[len(body) // 2] ^= 1
-    return replace(answer, body=bytes(body))
+        changed[len(body) // 2] ^= 1
+    return bytes(changed)
+
+
+def parts(body: bytes) -> list[bytes]:
+    """Return a body cut into TRICKLE_PARTS, or into its bytes where there are fewer."""
+    size = max(1, -(-len(body) // TRICKLE_PARTS))
+    return [body[start : start + size] for start in range(0, len(body), size)]
 
 
 def bounds(wanted: str | None, size: int) -> tuple[int, int]:

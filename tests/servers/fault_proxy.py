@@ -5,12 +5,12 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
-from tests.servers.fault import Answer, Fault, flipped, refusal, shortened
+from tests.servers.fault import TRICKLE_SECONDS, Answer, Fault, flipped, parts, refusal, shortened
 
 # They belong to one connection and are not passed on. The handler itself answers Expect.
 OF_THE_CONNECTION = {"connection", "keep-alive", "transfer-encoding", "expect"}
@@ -27,6 +27,7 @@ class Request:
     path: str  # as on the wire, without the query
     query: str
     range: str | None  # the header
+    authorization: str | None  # the header
 
 
 @dataclass
@@ -59,9 +60,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def relay(self) -> None:
         sent = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        parts = urlsplit(self.path)
-        wanted = self.headers.get("Range")
-        fault = self.server.proxy.take(Request(self.command, parts.path, parts.query, wanted))
+        url, wanted, keys = urlsplit(self.path), self.headers.get("Range"), self.headers.get("Authorization")
+        fault = self.server.proxy.take(Request(self.command, url.path, url.query, wanted, keys))
         kind = fault.kind if fault else None
         if fault and kind == "status":
             self.answer(refusal(fault.code))
@@ -78,12 +78,15 @@ class Handler(BaseHTTPRequestHandler):
             if answer.body:  # else that was all
                 self.stall()
         elif kind == "flip":
-            self.answer(flipped(self.fetch(sent)))
+            answer = self.fetch(sent)
+            self.answer(replace(answer, body=flipped(answer.body)))
+        elif kind == "trickle":
+            self.trickle(self.fetch(sent))
         elif kind == "short":
-            signed = "Authorization" in self.headers
+            signed = (keys or "").startswith("AWS4-HMAC-SHA256")
             self.answer(shortened(self.fetch(sent, with_range=signed), wanted))
         else:
-            self.answer(self.fetch(sent))
+            self.answer(self.fetch(flipped(sent) if kind == "flip upload" else sent))
 
     # http.server looks these names up.
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = do_OPTIONS = do_PROPFIND = relay  # noqa: N815
@@ -115,6 +118,12 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(answer.body[: len(answer.body) // 2] if halfway else answer.body)
+
+    def trickle(self, answer: Answer) -> None:
+        self.answer(replace(answer, body=b""))
+        for part in parts(answer.body):
+            self.server.stopping.wait(TRICKLE_SECONDS)
+            self.wfile.write(part)
 
     def stall(self) -> None:
         self.server.stopping.wait()

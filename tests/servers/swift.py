@@ -24,6 +24,7 @@ BACKENDS = ("account", "container", "object")
 SERVERS = ("proxy", *BACKENDS)
 PROGRAMS = ("bash", "curl", "memcached", *(f"swift-{name}-server" for name in SERVERS))
 REGION = "us-east-1"
+PAGE = 20  # objects in one answer to a list request: tests need not put a thousand for a second page
 PART_POWER = 3  # partitions of the ring, as a power of two
 
 # Generous timeouts: no updater runs here, so an object would never be listed if its container did not answer in time.
@@ -63,6 +64,7 @@ memcache_servers = 127.0.0.1:{memcached}
 [filter:s3api]
 use = egg:swift#s3api
 location = {region}
+max_bucket_listing = {page}
 [filter:tempauth]
 use = egg:swift#tempauth
 user_lab_owner = {owner_secret} .admin
@@ -149,7 +151,7 @@ def write_configuration(directory: Path, ports: dict[str, int]) -> None:
     (directory / "devices" / "disk").mkdir(parents=True)
     (directory / "swift.conf").write_text("[swift-hash]\nswift_hash_path_suffix = tests\n", "utf-8")
     secrets = {"owner_secret": S3.owner_secret, "reader_secret": S3.reader_secret}
-    proxy = PROXY.format(memcached=ports["memcached"], region=REGION, **secrets)
+    proxy = PROXY.format(memcached=ports["memcached"], region=REGION, page=PAGE, **secrets)
     proxy += "".join(f"[filter:{name}]\nuse = egg:swift#{name}\n" for name in PLAIN_FILTERS)
     for name in SERVERS:
         common = EVERY_SERVER.format(port=ports[name], user=user_name(), directory=directory)

@@ -184,7 +184,7 @@ def test_a_name_belongs_to_one_digest(store: StoreWriter):
         lambda: write_tiny(store, tiny_spec(model=other)),
         lambda: check_name_is_free(LocalStorage(store.root), "pythia", other.identity),
     ):
-        with pytest.raises(Mismatch, match=r"'pythia' belongs to another checkpoint .*some/base.*its own --name"):
+        with pytest.raises(Mismatch, match=r"'pythia' belongs to another checkpoint .*some/base.*give this one another name"):
             refused()
     assert len(store.reader.entries()) == 1
     check_name_is_free(LocalStorage(store.root), "free", other.identity)

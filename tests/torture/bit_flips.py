@@ -1,7 +1,6 @@
 """One bit of a store is flipped: it is read as it was written or refused, and `verify` names the file."""
 
 import contextlib
-import dataclasses
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,30 +10,14 @@ from typing import Literal
 import numpy as np
 import zarr
 
-from actlas.store import ActError, Entry, Store, StoreWriter, create_store, open_store
-from actlas.store.disk import Disk
-from actlas.store.limit import write_limit
-from actlas.store.withdraw import withdraw
+from actlas.store import ActError, Store, open_store
 from tests.servers.nginx import nginx
-from tests.store.tiny import (
-    everything,
-    flipped,
-    folder,
-    problems_of,
-    replaced_in_place,
-    tiny_model,
-    tiny_spec,
-    tiny_task,
-    tiny_values,
-    unlock,
-    write_tiny,
-)
+from tests.store.tiny import everything, flipped, folder, problems_of, replaced_in_place
 from tests.torture.count import Count
 from tests.torture.exact import scratch
+from tests.torture.furnished import MODEL, TASK, furnished
 
 Pipeline = Literal["local", "http", "zarr"]
-
-MODEL, TASK = "pythia", "rte"
 
 # What each file is, and how many in a hundred flips are to hit it.
 WEIGHTS = {
@@ -71,7 +54,7 @@ def run(codec: str, pipeline: Pipeline, seed: int, *, rounds: int) -> Count:
     """Flip `rounds` bits, one at a time, and read and verify the store each time."""
     seeded, count = random.Random(f"{seed} {codec} {pipeline}"), Count(rounds)
     with scratch() as directory:
-        store = _damageable(directory / "lab.act", codec)
+        store = furnished(directory / "lab.act", codec)
         spans = _spans(store)
         with _reader(pipeline, store) as (read, verify):
             exact = read()
@@ -91,23 +74,6 @@ def run(codec: str, pipeline: Pipeline, seed: int, *, rounds: int) -> Count:
                     count.seen["named by verify"] += is_named
             assert read() == exact
     return count
-
-
-def _damageable(root: Path, codec: str) -> Store:
-    """One entry with everything that may stand around it."""
-    writer = create_store(root)
-    _write(writer, dataclasses.replace(tiny_spec(task=tiny_task(300)), codec=codec))
-    gone = _write(writer, tiny_spec(task=tiny_task(3, "gone"), model=tiny_model("gone", base="0c")))
-    withdraw(writer, gone.path, why="torture")
-    writer.label_task(TASK, {"licence": "CC0"})
-    write_limit(Disk(), root, 1 << 40)
-    unlock(root)
-    return writer.reader
-
-
-def _write(writer: StoreWriter, spec) -> Entry:
-    provenance = {"seconds": 1e-7, "host": "lab", "device": "cpu"}
-    return write_tiny(writer, spec, tiny_values(spec), provenance=provenance, labels={"trained_on": ["rte"]})
 
 
 def _spans(store: Store) -> dict[str, list[Span]]:
