@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := store ingest analyze cli
 
-.PHONY: demo test test-light check lint types coverage bench docs clean
+.PHONY: demo test test-light check lint types coverage bench torture docs clean
 
 demo: $(VENV)/.ready  ## train small models, ingest them, compare them, draw the picture
 	$(BIN)/act demo demo
@@ -40,6 +40,9 @@ bench: $(VENV)/.ready  ## ratios measured side by side; writes docs/benchmarks
 	$(BIN)/python -m tests.bench.compare_all_pairs
 	$(BIN)/python -m tests.bench.store_throughput
 	$(BIN)/python -m tests.bench.store_codecs
+
+torture: $(VENV)/.ready  ## every fault in full numbers, about 15 minutes; writes docs/explanation/durability.md
+	$(BIN)/python -m tests.torture
 
 docs: $(VENV)/.ready  ## rewrite the generated pages
 	$(BIN)/python -m tests.generate_cli_reference

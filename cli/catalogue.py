@@ -2,25 +2,24 @@
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from fnmatch import fnmatchcase
 from typing import Any
 
 import click
 import numpy as np
 
 from actlas.cli.display import bytes_text, print_json, print_table, print_tree
-from actlas.store import Entry, Listing, NotFound, Record, Store, near_misses, open_store, usage
+from actlas.store import Entry, NotFound, Record, open_store, usage
 
 _MATRIX_COLUMNS = 12  # tasks beyond are summed up: a wider table is read by nobody
 
 
 @click.command()
 @click.argument("store", type=click.Path())
-@click.option("--model", default="*", help="Only models that fit this glob pattern.")
-@click.option("--task", default="*", help="Only tasks that fit this glob pattern.")
+@click.option("--model", "models", multiple=True, help="Only models that fit this glob pattern; repeat.")
+@click.option("--task", "tasks", multiple=True, help="Only tasks that fit this glob pattern; repeat.")
 @click.option("--long", "is_long", is_flag=True, help="One row an entry.")
 @click.option("--json", "as_json", is_flag=True, help="Print every entry as JSON.")
-def ls(store: str, model: str, task: str, is_long: bool, as_json: bool) -> None:
+def ls(store: str, models: tuple[str, ...], tasks: tuple[str, ...], is_long: bool, as_json: bool) -> None:
     """List what STORE holds: models by tasks, with the number of examples, layers, dtype and size.
 
     STORE is a directory, or an http(s):// or s3:// URL. Damaged entries are named, and the exit code is then 1.
@@ -30,34 +29,19 @@ def ls(store: str, model: str, task: str, is_long: bool, as_json: bool) -> None:
       act ls lab.act
       act ls https://example.org/lab.act --model 'control-*' --long
     """
-    opened = open_store(store)
-    listing = opened.listing()
-    records = _choose(opened, listing, model, task)
+    listing = open_store(store).select(models, tasks)
     if as_json:
-        print_json([_summary(record) for record in records])
+        print_json([_summary(record) for record in listing.records])
     elif is_long:
-        _print_entries(records)
+        _print_entries(listing.records)
     else:
-        _print_matrix(records)
+        _print_matrix(listing.records)
     for tombstone in listing.withdrawn:
         click.echo(tombstone.text, err=True)
     for problem in listing.problems.values():
         click.echo(f"damaged: {problem}", err=True)
     if listing.problems:
         raise click.exceptions.Exit(1)
-
-
-def _choose(store: Store, listing: Listing, model: str, task: str) -> list[Record]:
-    chosen = [
-        record for record in listing.records if fnmatchcase(record.model, model) and fnmatchcase(record.task, task)
-    ]
-    for what, pattern, names in (
-        ("model", model, {record.model for record in listing.records}),
-        ("task", task, {record.task for record in listing.records}),
-    ):
-        if pattern != "*" and not any(fnmatchcase(name, pattern) for name in names):
-            raise NotFound(f"{store.location}: no {what} fits {pattern!r}; {near_misses(pattern, names)}")
-    return chosen
 
 
 def _print_matrix(records: Sequence[Record]) -> None:

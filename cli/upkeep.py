@@ -31,7 +31,9 @@ from actlas.store import verify as verify_store
 @click.argument("store", type=click.Path())
 @click.option("--model", help="Only this model's entries.")
 @click.option("--task", help="Only the entries on this task.")
-@click.option("--sample", is_flag=True, help=f"Read {SAMPLE:.0%} of each entry's files, drawn at random; sizes of all.")
+@click.option(
+    "--sample", is_flag=True, help=f"Read {SAMPLE:.0%} of each entry's hidden states, drawn by file, and sizes of all."
+)
 @click.option("--seed", default=0, show_default=True, help="Of the draw.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def verify(store: str, model: str | None, task: str | None, sample: bool, seed: int, as_json: bool) -> None:
@@ -111,7 +113,7 @@ def label(store: str, model: str | None, labels: tuple[str, ...], task: str | No
         labels, model = (model, *labels), None
     if task is None and (model is None or "=" in model):
         raise click.UsageError("name a MODEL, or a task with --task")
-    changes = _labels(labels)
+    changes = _labels(labels, is_model=task is None)
     if not changes:
         opened = open_store(store)
         known = opened.labels(str(model)) if task is None else opened.task_labels(task)
@@ -125,7 +127,7 @@ def label(store: str, model: str | None, labels: tuple[str, ...], task: str | No
             click.echo(f"{name}={value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}")
 
 
-def _labels(texts: tuple[str, ...]) -> dict[str, Any]:
+def _labels(texts: tuple[str, ...], *, is_model: bool) -> dict[str, Any]:
     changes: dict[str, Any] = {}
     for text in texts:
         name, separator, value = text.partition("=")
@@ -140,6 +142,8 @@ def _labels(texts: tuple[str, ...]) -> dict[str, Any]:
         isinstance(trained_on, list) and all(isinstance(one, str) for one in trained_on)
     ):
         raise InvalidInput(f"label trained_on: expected a list of tasks such as '[\"rte\"]', got {trained_on!r}")
+    if "restricted" in changes and is_model:
+        raise InvalidInput("restricted is a label of tasks: act label STORE --task TASK restricted=true")
     if "restricted" in changes and changes["restricted"] not in (True, False, None):
         raise InvalidInput(f"label restricted: expected true or false, got {changes['restricted']!r}")
     return changes
@@ -159,7 +163,7 @@ def limit(store: str, size: str | None) -> None:
     if size is not None:
         writer = open_writer(store)
         write_limit(writer.disk, writer.root, None if size == "none" else bytes_of(size, "SIZE"))
-    max_bytes = read_limit(open_store(store).storage)  # type: ignore[arg-type]
+    max_bytes = read_limit(open_store(store).storage)
     click.echo("none" if max_bytes is None else f"{max_bytes} bytes ({bytes_text(max_bytes)})")
 
 
@@ -173,7 +177,8 @@ def limit(store: str, size: str | None) -> None:
 def rm(store: str, what: str, key: str, why: str, dry_run: bool, as_json: bool) -> None:
     """Withdraw entries from STORE: they go to its trash, readers are told when and why, act gc deletes them.
 
-    To take one back, move its directory out of STORE/.trash to the path that its name holds, with / for +, and say act gc.
+    To take one back before that, move its directory out of STORE/.trash to its path in STORE, which act ls tells, and say
+    act gc.
 
     \b
     Example:
@@ -207,6 +212,9 @@ def gc(store: str, older_than: str, dry_run: bool, as_json: bool) -> None:
     removed = collect(open_writer(store), older_than=seconds_of(older_than, "--older-than"), dry_run=dry_run)
     if as_json:
         print_json([dataclasses.asdict(leftover) | {"path": str(leftover.path)} for leftover in removed])
+        return
+    if not removed:
+        click.echo("nothing to delete; act doctor lists what is younger", err=True)
         return
     rows = [(one.path, one.what, bytes_text(one.n_bytes), seconds_text(one.age)) for one in removed]
     print_table(["path", "what", "size", "age"], rows, right=["size", "age"])

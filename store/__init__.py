@@ -4,7 +4,7 @@ from actlas.store.arrays import StoredArray
 from actlas.store.catalog import Listing, Record
 from actlas.store.codec import CODEC, CODECS
 from actlas.store.collect import Leftover, collect
-from actlas.store.copying import Copied, select_records
+from actlas.store.copying import Copied
 from actlas.store.copying import copy as copy_entries
 from actlas.store.doctor import Finding, examine
 from actlas.store.entry import Entry
@@ -97,7 +97,6 @@ __all__ = [
     "open_store",
     "open_writer",
     "read_limit",
-    "select_records",
     "store_exists",
     "suggest_slug",
     "usage",

@@ -13,7 +13,7 @@ from actlas.store.errors import ActError, Corrupt
 from actlas.store.layout import CATALOG, FORMAT, MANIFEST, STAGING, check_format
 from actlas.store.lock import file_lock
 from actlas.store.manifest import Manifest, parse_manifest
-from actlas.store.scan import Scan, scan
+from actlas.store.scan import Scan, is_entry_name, scan
 from actlas.store.slug import check_slug
 from actlas.store.storage import LocalStorage, Storage
 from actlas.store.tombstone import Tombstone, read_tombstones
@@ -177,8 +177,10 @@ def _check_path(record: Record) -> None:
     top, *names = record.path.split("/")
     if top != "models" or len(names) != 3:
         raise ValueError(f"path {record.path!r}")
-    for name in names:
+    for name in names[:2]:
         check_slug(name, "path")
+    if not is_entry_name(names[2]):
+        raise ValueError(f"path {record.path!r}")
 
 
 def catalog_bytes(listing: Listing) -> bytes:

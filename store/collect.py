@@ -65,6 +65,8 @@ def find_leftovers(root: Path) -> Iterator[Leftover]:
 def collect(writer: StoreWriter, *, older_than: float = OLDER_THAN_SECONDS, dry_run: bool = False) -> list[Leftover]:
     """Remove leftovers that are old enough and that no living process holds, and make the catalogue anew.
 
+    What this user may not remove is left to its owner.
+
     Parameters
     ----------
     writer : StoreWriter
@@ -94,12 +96,12 @@ def collect(writer: StoreWriter, *, older_than: float = OLDER_THAN_SECONDS, dry_
 def _remove(writer: StoreWriter, leftover: Leftover) -> bool:
     disk, path = writer.disk, leftover.path
     if path.parent.name != STAGING or path.suffix == ".tmp":
-        with contextlib.suppress(FileNotFoundError):  # another process removes it too
+        with contextlib.suppress(FileNotFoundError, PermissionError):  # another process removes it, or another user's
             disk.remove_tree(path)
             return True
         return False
     lock = path.with_name(f"{path.name}.lock")
-    with contextlib.suppress(AlreadyExists), file_lock(lock, wait=False, holder="writing this entry"):
+    with contextlib.suppress(AlreadyExists, PermissionError), file_lock(lock, wait=False, holder="writing this entry"):
         disk.remove_tree(path)
         disk.unlink(path.with_name(f"{path.name}.journal"))
         return True
@@ -110,7 +112,7 @@ def _finish_commits(writer: StoreWriter) -> None:
     """Take the write permission from directories where a kill came between rename and that."""
     for path in scan(writer.root).directories:
         directory = writer.root / path
-        with contextlib.suppress(FileNotFoundError):  # withdrawn meanwhile
+        with contextlib.suppress(FileNotFoundError, PermissionError):  # withdrawn meanwhile, or another user's
             if (directory / MANIFEST).exists():
                 for one in [*directory.iterdir(), directory]:
                     if one.is_dir() and one.stat().st_mode & 0o222:

@@ -1,27 +1,23 @@
 """Copying: a part of a store to another one, verified, resumable, the manifest of each entry last."""
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
 from actlas.store.catalog import Record
-from actlas.store.digest import LEAF_ROWS
 from actlas.store.entry import Entry
-from actlas.store.errors import InvalidInput, NotFound, near_misses
-from actlas.store.labels import write_labels
+from actlas.store.errors import InvalidInput, NotFound
+from actlas.store.excerpt import copy_excerpt
 from actlas.store.layers import parse_layers
-from actlas.store.layout import store_exists, task_directory
+from actlas.store.layout import store_exists
 from actlas.store.mirror import Mirror
 from actlas.store.publish import Bucket
 from actlas.store.reader import Store
 from actlas.store.restricted import check_not_restricted
-from actlas.store.spec import EntrySpec
 from actlas.store.storage import LocalStorage, open_storage
-from actlas.store.writer import StoreWriter, create_store, open_writer
+from actlas.store.writer import create_store, open_writer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,30 +37,6 @@ class Copied:
     record: Record
     id: str
     outcome: Literal["copied", "present"]
-
-
-def select_records(store: Store, models: Sequence[str] = (), tasks: Sequence[str] = ()) -> list[Record]:
-    """Return the entries whose model and task fit any of the patterns; all where there is none.
-
-    Raises
-    ------
-    NotFound
-        When a pattern fits nothing.
-    Corrupt
-        When a manifest was changed.
-    """
-    records = store.records()
-    for what, patterns, names in (
-        ("model", models, {record.model for record in records}),
-        ("task", tasks, {record.task for record in records}),
-    ):
-        for pattern in patterns:
-            if not any(fnmatchcase(name, pattern) for name in names):
-                raise NotFound(f"{store.location}: no {what} fits {pattern!r}; {near_misses(pattern, names)}")
-    fits = [record for record in records if _fits(record.model, models) and _fits(record.task, tasks)]
-    if not fits:
-        raise NotFound(f"{store.location}: no entry of these models on these tasks; `act ls` lists what there is")
-    return fits
 
 
 def copy(
@@ -105,7 +77,11 @@ def copy(
     Corrupt, Incomplete, Unreachable
         When the source is damaged, or a server fails.
     """
-    records = select_records(source, models, tasks)
+    listing = source.select(models, tasks)
+    for problem in listing.problems.values():
+        raise problem
+    if not (records := listing.records):
+        raise NotFound(f"{source.location}: no entry of these models on these tasks; `act ls` lists what there is")
     for task in sorted({record.task for record in records}):
         check_not_restricted(source, task, allow=allow_restricted)
     chosen = _choose_layers(source, records, layers)  # before anything is made
@@ -115,13 +91,9 @@ def copy(
         if wanted == entry.layers:
             yield _result(record, target.receive(source, entry))
         elif isinstance(target, Mirror):
-            yield _result(record, copy_layers(source, entry, wanted, target.writer))
+            yield _result(record, copy_excerpt(source, entry, wanted, target.writer))
         else:
             yield _result(record, _publish_layers(source, entry, wanted, target))
-
-
-def _fits(name: str, patterns: Sequence[str]) -> bool:
-    return not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _choose_layers(source: Store, records: Sequence[Record], layers: str | None) -> list[tuple[int, ...]]:
@@ -142,8 +114,8 @@ def _open_target(destination: str | Path, source: Store) -> Mirror | Bucket:
     storage = open_storage(destination)
     if not isinstance(storage, LocalStorage):
         return Bucket(storage, source)
-    if storage.root.resolve() == Path(source.location).resolve():
-        raise InvalidInput(f"{destination}: source and destination are the same store; choose another path")
+    if storage.root.resolve().is_relative_to(Path(source.location).resolve()):
+        raise InvalidInput(f"{destination}: lies in the store that is to be copied; choose another path")
     writer = open_writer(destination) if store_exists(storage.root) else None
     writer = writer or create_store(destination, batch_tokens=source.batch_tokens)
     if writer.reader.batch_tokens != source.batch_tokens:
@@ -154,34 +126,10 @@ def _open_target(destination: str | Path, source: Store) -> Mirror | Bucket:
     return Mirror(writer)
 
 
-def copy_layers(source: Store, entry: Entry, layers: Sequence[int], writer: StoreWriter) -> tuple[str, bool]:
-    """Write some layers of an entry as an entry of their own; return its id and whether it is new."""
-    spec = EntrySpec(
-        model=source.model(entry.model),
-        task=entry.read_task(),
-        rendering=entry.rendering,
-        position=entry.position,
-        identity=dataclasses.replace(entry.identity, layers=tuple(layers)),
-        token_digests=entry.token_digests,
-        n_tokens=entry.n_tokens.tolist(),
-        maker={"copied_from": entry.id},
-    )
-    places = [entry.layer_index(layer) for layer in layers]
-    write_labels(writer.disk, writer.root, task_directory(entry.task), source.task_labels(entry.task))
-    with writer.new_entry(spec) as staged:
-        is_new = staged.committed is None
-        for start in range(staged.n_written, entry.n_examples, LEAF_ROWS):
-            rows = slice(start, min(start + LEAF_ROWS, entry.n_examples))
-            norm = entry.final_norm[rows] if entry.has_final_norm else None
-            staged.write(entry.hidden_states[places, rows], norm)
-        provenance = dict(entry.provenance) | {"copied_from": {"location": entry.location, "id": entry.id}}
-        return writer.commit(staged, provenance, source.labels(entry.model)).id, is_new
-
-
 def _publish_layers(source: Store, entry: Entry, layers: Sequence[int], bucket: Bucket) -> tuple[str, bool]:
     with TemporaryDirectory(prefix="act-copy-") as directory:
         writer = create_store(Path(directory) / "part.act", batch_tokens=source.batch_tokens)
-        copy_layers(source, entry, layers, writer)
+        copy_excerpt(source, entry, layers, writer)
         [part] = writer.reader.entries()
         received = bucket.receive(writer.reader, part)
         writer.disk.remove_tree(writer.root)

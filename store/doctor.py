@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from shlex import quote
 from typing import Literal
@@ -22,6 +24,8 @@ from actlas.store.task import task_path
 from actlas.store.tombstone import read_tombstone
 
 _NEARLY_FULL = 0.95
+_PATIENCE_SECONDS = 1.0
+_LABELS_REMEDY = "restore the file from a copy; a labels.json without one may be removed and made again with act label"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +88,11 @@ def _entries(store: Store, storage: LocalStorage, listing: Listing) -> Iterator[
 
 
 def _is_writable(directory: Path) -> bool:
-    return any(path.lstat().st_mode & 0o222 for path in (directory, *directory.rglob("*")))
+    paths = [directory, *(Path(top, name) for top, *names in os.walk(directory) for name in chain(*names))]
+    try:
+        return any(path.lstat().st_mode & 0o222 for path in paths)
+    except FileNotFoundError:  # withdrawn meanwhile
+        return False
 
 
 def _broken(store: str, path: str, what: str) -> Finding:
@@ -102,12 +110,12 @@ def _models_and_tasks(store: Store, listing: Listing) -> Iterator[Finding]:
             read_model(store.storage, name)
             store.labels(name)
         except ActError as error:
-            yield Finding(severity="error", where=name, what=str(error), remedy="restore the file from a copy")
+            yield Finding(severity="error", where=name, what=str(error), remedy=_LABELS_REMEDY)
     for task in sorted({record.task for record in listing.records}):
         try:
             store.task_labels(task)
         except ActError as error:
-            yield Finding(severity="error", where=task, what=str(error), remedy="restore the file from a copy")
+            yield Finding(severity="error", where=task, what=str(error), remedy=_LABELS_REMEDY)
     missing = set()
     for record in listing.records:
         name = task_path(record.task, Entry(store.storage, record.path).identity.task_digest)
@@ -128,13 +136,21 @@ def _catalog(store: Store, storage: LocalStorage, listing: Listing) -> Iterator[
             yield Finding(severity="warning", where=where, what="missing; remote readers need it", remedy=remedy)
         return
     try:
-        catalog = read_catalog(storage)
+        if differing := _differing(storage):
+            time.sleep(_PATIENCE_SECONDS)  # a commit that is under way brings the catalogue up to date at its end
+            differing &= _differing(storage)
     except ActError as error:
         yield Finding(severity="warning", where=where, what=str(error), remedy=remedy)
         return
-    if {*catalog.records} != {*listing.records} or {*catalog.withdrawn} != {*listing.withdrawn}:
-        what = "differs from what the store holds; remote readers see the catalogue"
+    if differing:
+        what = f"differs from what the store holds in {len(differing)} entries; remote readers see the catalogue"
         yield Finding(severity="warning", where=where, what=what, remedy=remedy)
+
+
+def _differing(storage: LocalStorage) -> set[object]:
+    """Return the records and tombstones that only the store or only the catalogue has."""
+    there, known = list_store(storage), read_catalog(storage)
+    return {*there.records, *there.withdrawn} ^ {*known.records, *known.withdrawn}
 
 
 def _tombstones(storage: LocalStorage) -> Iterator[Finding]:

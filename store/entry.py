@@ -128,6 +128,9 @@ class Entry:
         recorded = self.manifest.arrays.get(name)
         if recorded is not None and tuple(recorded["shape"]) != metadata.shape:
             raise Corrupt(f"{where}: expected shape {tuple(recorded['shape'])}, got {metadata.shape}; {REMEDY}")
+        dtype = metadata.attributes.get("logical_dtype", metadata.dtype.str)
+        if recorded is not None and recorded.get("dtype") != dtype:
+            raise Corrupt(f"{where}: expected dtype {recorded.get('dtype')}, got {dtype}; {REMEDY}")
         return ChunkedArray(self._storage, f"{self.path}/{name}", metadata, sizes)
 
     @cached_property

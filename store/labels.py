@@ -12,6 +12,13 @@ from actlas.store.storage import LocalStorage, Storage
 RESTRICTED = "restricted"  # a task that is not copied or exported unless that is asked for
 
 
+def join_labels(storage: Storage, directory: str, arriving: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the labels of a model's or task's directory with those of a copy; what was restricted stays so."""
+    known = read_labels(storage, directory)
+    restricted = {RESTRICTED: True} if known.get(RESTRICTED) else {}
+    return known | dict(arriving) | restricted
+
+
 def write_labels(disk: Disk, root: Path, directory: str, labels: Mapping[str, Any]) -> dict[str, Any]:
     """Merge `labels` into those of a model's or task's directory, and return them all; None takes one away.
 

@@ -6,12 +6,12 @@ from actlas.store.catalog import list_store
 from actlas.store.disk import Disk
 from actlas.store.documents import read_json, seal, unseal, write_json
 from actlas.store.errors import Corrupt, InvalidInput
-from actlas.store.storage import LocalStorage
+from actlas.store.storage import LocalStorage, Storage
 
 _NAME = "limit.json"
 
 
-def read_limit(storage: LocalStorage) -> int | None:
+def read_limit(storage: Storage) -> int | None:
     """Return the limit in bytes, or None where there is none.
 
     Raises

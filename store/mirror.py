@@ -6,7 +6,7 @@ from pathlib import Path
 from actlas.store.digest import file_digest
 from actlas.store.entry import Entry
 from actlas.store.errors import Mismatch
-from actlas.store.labels import write_labels
+from actlas.store.labels import join_labels, write_labels
 from actlas.store.layout import MANIFEST, STAGING, entry_directory, model_directory, task_directory
 from actlas.store.limit import check_limit
 from actlas.store.lock import file_lock
@@ -103,6 +103,9 @@ class Mirror:
         """Copy model, task and labels: before the entry, so that no restricted task is ever there without its label."""
         disk, root = self.writer.disk, self.writer.root
         write_model(disk, root, source.model(entry.model))
-        write_labels(disk, root, model_directory(entry.model), source.labels(entry.model))
-        write_labels(disk, root, task_directory(entry.task), source.task_labels(entry.task))
+        for directory, labels in (
+            (task_directory(entry.task), source.task_labels(entry.task)),
+            (model_directory(entry.model), source.labels(entry.model)),
+        ):
+            write_labels(disk, root, directory, join_labels(LocalStorage(root), directory, labels))
         write_task(disk, root, entry.read_task())

@@ -83,7 +83,8 @@ def check_name_is_free(storage: Storage, name: str, identity: ModelIdentity) -> 
         raise Mismatch(
             f"the name {name!r} belongs to another checkpoint in {storage.location}: expected digest "
             f"{known.identity.digest[:12]} ({known.adapter or known.base}), got {identity.digest[:12]}; "
-            "give this one another name (act ingest --name, act import --model)"
+            "give this one another name (act ingest --name, act import --model); a name stays with its checkpoint, also "
+            "when its entries are withdrawn"
         )
 
 

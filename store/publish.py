@@ -10,7 +10,7 @@ from actlas.store.digest import bytes_digest
 from actlas.store.documents import json_bytes, seal
 from actlas.store.entry import Entry
 from actlas.store.errors import Corrupt, Incomplete, InvalidInput, Mismatch, ReadOnly, Unreachable
-from actlas.store.labels import read_labels
+from actlas.store.labels import join_labels, read_labels
 from actlas.store.layout import CATALOG, GROUP_JSON, MANIFEST, model_directory, read_root, root_json, task_directory
 from actlas.store.manifest import parse_manifest, read_checked
 from actlas.store.mirror import place_of
@@ -99,9 +99,13 @@ class Bucket:
             (task_place, source.task_labels(entry.task)),
             (model_place, source.labels(entry.model)),
         ):
-            known = read_labels(self._storage, directory)
-            if labels and known | labels != known:
-                self._put_checked(f"{directory}/labels.json", json_bytes(seal(known | labels)))
+            name = f"{directory}/labels.json"
+            # Asked for first: to `read_labels` a file that somebody puts between its two requests is an error.
+            is_there = self._storage.exists(name)
+            known = read_labels(self._storage, directory) if is_there else {}
+            joined = join_labels(self._storage, directory, labels) if is_there else labels
+            if joined != known:
+                self._put_checked(name, json_bytes(seal(joined)))
         for directory in (model_place, f"{model_place}/{entry.task}"):
             self._put_missing(f"{directory}/zarr.json", GROUP_JSON)
         self._put_missing(f"{model_place}/model.json", json_bytes(seal(asdict(model))))

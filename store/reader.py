@@ -1,5 +1,7 @@
 """A store, open for reading: what is there, and how to find one entry."""
 
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +108,37 @@ class Store:
             and rendering in (None, record.rendering)
             and position in (None, record.position)
         ]
+
+    def select(self, models: Sequence[str] = (), tasks: Sequence[str] = ()) -> Listing:
+        """Return what there is of models and tasks that fit any of the glob patterns; of all where there is none.
+
+        Raises
+        ------
+        NotFound
+            When a pattern fits nothing; where something was withdrawn the message says when and why.
+        """
+        listing = self.listing()
+        for what, patterns, place in (("model", models, 1), ("task", tasks, 2)):
+            names = self._names(listing, place)
+            for pattern in patterns:
+                if not any(fnmatchcase(name, pattern) for name in names):
+                    withdrawn = self.withdrawn(*((pattern, None) if what == "model" else (None, pattern)))
+                    raise NotFound(
+                        f"{self.location}: no {what} fits {pattern!r}; {near_misses(pattern, names)}{withdrawn}"
+                    )
+
+        def fits(path: str) -> bool:
+            _, model, task, *_ = path.split("/")
+            return all(
+                not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)
+                for name, patterns in ((model, models), (task, tasks))
+            )
+
+        return Listing(
+            records=tuple(record for record in listing.records if fits(record.path)),
+            withdrawn=tuple(tombstone for tombstone in listing.withdrawn if fits(tombstone.path)),
+            problems={path: problem for path, problem in listing.problems.items() if fits(path)},
+        )
 
     def open_entry(self, record: Record) -> Entry:
         """Open the entry that a record speaks of."""

@@ -29,7 +29,10 @@ T = TypeVar("T")
 ATTEMPTS = 5
 TIMEOUT_SECONDS = 30.0
 _WHOLE_REQUEST_SECONDS = 3600.0  # many large answers share a slow line; what stands still is noticed long before
-_UPLOAD_TIMEOUTS = 10  # a server answers an upload when it has all of it
+_UPLOAD_TIMEOUTS, _SMALL_BYTES = (
+    10,
+    256 << 10,
+)  # a server answers an upload when it has all of it: a large one may take long
 _FIRST_PAUSE_SECONDS = 0.2
 _REASON_CHARACTERS = 200
 
@@ -150,8 +153,9 @@ class RemoteStorage:
 
     def put(self, name: str, data: bytes) -> None:
         """Write a whole file; readers see all of it or what was there before."""
+        objects = self._downloads if len(data) < _SMALL_BYTES else self._uploads
         # One part of a file at a time: several files are put at once, and all share the line.
-        self._repeat(name, lambda: obstore.put(self._uploads, name, data, max_concurrency=1))
+        self._repeat(name, lambda: obstore.put(objects, name, data, max_concurrency=1))
 
     def list(self, prefix: str) -> dict[str, int]:
         """Return the sizes of all files below a prefix, by name; only S3 can list."""

@@ -13,6 +13,11 @@ def suggest_slug(text: str) -> str:
     return re.sub(r"(\.json)+$", "", slug) or "unnamed"
 
 
+def is_slug(text: str) -> bool:
+    """Return whether `text` can name a directory of the store; see `check_slug`."""
+    return _SLUG.fullmatch(text) is not None and not text.endswith(".json")
+
+
 def check_slug(text: str, what: str) -> str:
     """Return `text` when it is a slug that can name a directory of the store.
 
@@ -29,7 +34,7 @@ def check_slug(text: str, what: str) -> str:
         When it is not; the message holds a slug that would do. Names ending in ``.json`` are refused
         because the store keeps files of such names beside its directories.
     """
-    if _SLUG.fullmatch(text) and not text.endswith(".json"):
+    if is_slug(text):
         return text
     raise InvalidInput(
         f"{what} name {text!r} is not a slug: expected lower-case letters, digits, '.', '_' and '-', beginning with a "

@@ -72,7 +72,7 @@ class LocalStorage:
     def read(self, name: str, *, limit: int) -> bytes:
         """Return a whole file; see `Storage`."""
         try:
-            with open(self.root / name, "rb", opener=_without_waiting) as file:  # noqa: PTH123  Path.open takes no opener
+            with open(self.root / name, "rb", opener=_without_waiting) as file:
                 size = os.fstat(file.fileno()).st_size
                 if size > limit:
                     raise too_large(self.where(name), size, limit)
@@ -83,7 +83,7 @@ class LocalStorage:
     def read_into(self, name: str, start: int, buffers: list[memoryview], *, size: int) -> None:
         """Fill buffers from a file; see `Storage`."""
         try:
-            handle = os.open(self.root / name, os.O_RDONLY)
+            handle = _without_waiting(self.root / name, os.O_RDONLY)
             try:
                 found, wanted = os.fstat(handle).st_size, sum(len(buffer) for buffer in buffers)
                 n_read = os.preadv(handle, buffers, start) if found == size else 0
@@ -102,7 +102,7 @@ class LocalStorage:
         return (self.root / name).exists()
 
 
-def _without_waiting(path: str, flags: int) -> int:
+def _without_waiting(path: str | Path, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)  # or opening a pipe would wait for a writer
 
 

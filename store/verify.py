@@ -61,7 +61,8 @@ def verify(
     model, task : str, optional
         Only the entries of this model, on this task.
     share : float
-        The share of each entry's files that is read, drawn at random; of the others presence and size are compared.
+        The share of each entry's files of hidden states that is read, drawn at random, at least one; of the others
+        presence and size are compared.
     seed : int
         Of the draw.
 
@@ -114,11 +115,7 @@ def verify_path(store: Store, path: str, *, share: float = 1.0, seed: int = 0) -
     except (Corrupt, Incomplete) as error:
         return Verified(path=path, n_bytes=0, problems=(str(error),))
     files = sorted(entry.manifest.files)
-    if share < 1:
-        n_drawn = max(1, round(share * len(files)))
-        drawn = set(random.Random(f"{seed} {entry.id}").sample(files, n_drawn))  # noqa: S311
-    else:
-        drawn = set(files)
+    drawn = _draw(entry, files, share, seed)
     with ThreadPoolExecutor(store.storage.n_requests, thread_name_prefix="verify") as pool:
         found = list(pool.map(lambda name: _file_problem(store.storage, entry, name, name in drawn), files))
     problems = [problem for problem in found if problem is not None]
@@ -127,6 +124,13 @@ def verify_path(store: Store, path: str, *, share: float = 1.0, seed: int = 0) -
         problems += _index_problems(entry, drawn)
     problems += [*_strangers(store.storage, entry), *_surroundings(store.storage, entry)]
     return Verified(path=path, n_bytes=n_bytes, problems=tuple(problems))
+
+
+def _draw(entry: Entry, files: list[str], share: float, seed: int) -> set[str]:
+    """Return a share of the files of states, at least one, and all others, which are small."""
+    states = [name for name in files if name.startswith(("hidden_states/c.", "final_norm/c."))]
+    n_drawn = max(1, round(share * len(states)))
+    return {*files} - {*states} | {*random.Random(f"{seed} {entry.id}").sample(states, n_drawn)}  # noqa: S311
 
 
 def check_entry(store: Store, entry: Entry, depth: Depth) -> None:

@@ -10,6 +10,7 @@ from actlas.store.catalog import rebuild_catalog
 from actlas.store.errors import ActError, InvalidInput, NotFound
 from actlas.store.layout import TRASH
 from actlas.store.manifest import read_manifest
+from actlas.store.scan import scan
 from actlas.store.storage import LocalStorage
 from actlas.store.tombstone import Tombstone, write_tombstone
 from actlas.store.verify import entry_paths
@@ -42,10 +43,11 @@ def find_withdrawable(writer: StoreWriter, what: str, *, key: str = "") -> list[
     paths = [
         path
         for path in entry_paths(writer.reader, model, task)
-        if name in (None, path.split("/")[3]) and path.rpartition("-")[2].startswith(key[:8])
+        if name in (None, path.split("/")[3]) and _has_key(writer.root, path, key)
     ]
     if not paths:
-        raise NotFound(f"{writer.root}: no entry fits {what!r} {key}; `act ls` lists what there is")
+        having = f" whose key begins with {key!r}" if key else ""
+        raise NotFound(f"{writer.root}: no entry of {what!r}{having}; `act ls --long` lists what there is")
     return paths
 
 
@@ -67,7 +69,7 @@ def withdraw(writer: StoreWriter, path: str, *, why: str = "") -> Tombstone:
         When there is no such directory.
     """
     root, disk = writer.root, writer.disk
-    if not (root / path).is_dir():
+    if path not in scan(root).directories:
         raise NotFound(f"{root / path}: nothing stands there; `act ls` lists what there is")
     tombstone = Tombstone(
         path=path,
@@ -80,12 +82,22 @@ def withdraw(writer: StoreWriter, path: str, *, why: str = "") -> Tombstone:
     os.utime(root / path)  # its age in the trash counts from now
     write_tombstone(disk, root, tombstone)  # before the rename: a kill after it leaves the entry as it was
     disk.make_directories(root / TRASH)
-    trashed = root / TRASH / f"{path.replace('/', '+')}.{secrets.token_hex(4)}"
+    trashed = root / TRASH / f"{path.replace('/', '+')[-200:]}.{secrets.token_hex(4)}"  # names have at most 255 bytes
     disk.rename(root / path, trashed)
     disk.sync((root / path).parent)
     disk.sync(root / TRASH)
     rebuild_catalog(disk, root, changed={path})
     return tombstone
+
+
+def _has_key(root: Path, path: str, key: str) -> bool:
+    """Return whether an entry's key begins so; a damaged one has only the eight digits of its directory."""
+    if not path.rpartition("-")[2].startswith(key[:8]):
+        return False
+    try:
+        return len(key) <= 8 or read_manifest(LocalStorage(root), path).identity.key.startswith(key)
+    except ActError:
+        return False
 
 
 def _id_of(root: Path, path: str) -> str:

@@ -1,6 +1,7 @@
 """The fault proxy breaks what it says, and nothing else."""
 
 import threading
+import time
 from collections.abc import Iterator
 
 import obstore
@@ -8,7 +9,7 @@ import pytest
 from obstore.exceptions import GenericError, PermissionDeniedError
 
 from tests.servers.clients import KEY, SUFFIX, http_store, part, suffix, swift_store, whole
-from tests.servers.fault import CUT, DROP, FLIP, SHORT, STALL, STALL_HALFWAY, Fault, status
+from tests.servers.fault import CUT, DROP, FLIP, FLIP_UPLOAD, SHORT, STALL, STALL_HALFWAY, TRICKLE, Fault, status
 from tests.servers.fault_proxy import FaultProxy, fault_proxy
 from tests.servers.swift import S3
 
@@ -70,6 +71,23 @@ def test_a_flipped_answer_has_one_wrong_bit(proxy: FaultProxy, body: bytes):
     break_always(proxy, FLIP)
     received = whole(http_store(proxy.url))
     assert [(a ^ b, place) for place, (a, b) in enumerate(zip(received, body, strict=True)) if a != b] == [(1, 5_000)]
+
+
+def test_a_trickling_answer_is_whole_and_takes_its_time(proxy: FaultProxy, body: bytes):
+    break_always(proxy, TRICKLE)
+    began = time.monotonic()
+    assert whole(http_store(proxy.url)) == body
+    assert time.monotonic() - began > 1.5
+
+
+def test_a_flipped_upload_is_refused_by_swift(s3: S3, body: bytes):
+    s3.create_bucket("flipped")
+    with fault_proxy(s3.endpoint) as proxy:
+        proxy.rule = lambda method, path, nth: FLIP_UPLOAD if method == "PUT" else None
+        store = swift_store(s3, "flipped", endpoint=proxy.url)
+        with pytest.raises(GenericError, match="BadDigest"):  # Swift compares what it got with what was signed
+            obstore.put(store, KEY, body)
+        assert obstore.list(store).collect() == []
 
 
 def test_a_fault_proxy_leaves_no_thread_behind(served: str, body: bytes):

@@ -1,6 +1,7 @@
 """Wrong names, wrong paths and wrong tasks: each is refused with what to do."""
 
 import dataclasses
+import inspect
 import json
 import subprocess
 import sys
@@ -184,7 +185,9 @@ def test_a_name_belongs_to_one_digest(store: StoreWriter):
         lambda: write_tiny(store, tiny_spec(model=other)),
         lambda: check_name_is_free(LocalStorage(store.root), "pythia", other.identity),
     ):
-        with pytest.raises(Mismatch, match=r"'pythia' belongs to another checkpoint .*some/base.*give this one another name"):
+        with pytest.raises(
+            Mismatch, match=r"'pythia' belongs to another checkpoint .*some/base.*give this one another name"
+        ):
             refused()
     assert len(store.reader.entries()) == 1
     check_name_is_free(LocalStorage(store.root), "free", other.identity)
@@ -330,7 +333,7 @@ def test_every_public_name_exists_and_is_documented():
     assert len(set(names)) == len(names)
     for name in names:
         public = getattr(actlas.store, name)
-        if callable(public):
+        if isinstance(public, type) or inspect.isfunction(public):
             assert public.__doc__, name
             for method, value in vars(public).items() if isinstance(public, type) else ():
                 assert method.startswith("_") or not callable(value) or value.__doc__, f"{name}.{method}"

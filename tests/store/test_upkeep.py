@@ -253,14 +253,22 @@ def test_a_withdrawn_entry_is_taken_back_as_the_help_of_rm_says(full: Store):
     assert problems_of(full) == ""
 
 
+def test_a_key_is_compared_in_all_its_digits(full: Store):
+    writer, entry = open_writer(full.location), full.entry(**RTE)
+    assert find_withdrawable(writer, "pythia", key=entry.key) == [entry.path]
+    other = entry.key[:8] + ("0" if entry.key[8] != "0" else "1")
+    with pytest.raises(NotFound, match=f"no entry of 'pythia' whose key begins with '{other}'"):
+        find_withdrawable(writer, "pythia", key=other)
+
+
 def test_what_no_entry_fits_is_not_withdrawn(full: Store):
     writer, path = open_writer(full.location), full.entry(**RTE).path
     before = tree_digest(writer.root)
     for what, key, error, message in (
         ("pithia", "", NotFound, "no model 'pithia'; did you mean 'pythia'"),
         ("pythia/rtf", "", NotFound, "no task 'rtf'; did you mean 'rte'"),
-        ("pythia/rte", "zz", NotFound, "no entry fits 'pythia/rte' zz; `act ls` lists what there is"),
-        (f"{path[:-8]}00000000", "", NotFound, "no entry fits 'models/pythia/rte/raw-last-00000000'"),
+        ("pythia/rte", "zz", NotFound, "no entry of 'pythia/rte' whose key begins with 'zz'; `act ls --long` lists"),
+        (f"{path[:-8]}00000000", "", NotFound, "no entry of 'models/pythia/rte/raw-last-00000000'"),
         (f"{path}/mean", "", InvalidInput, "expected MODEL, MODEL/TASK or the path of an entry"),
         ("", "", InvalidInput, "model name '' is not a slug"),
         ("models/", "", InvalidInput, "model name '' is not a slug"),
@@ -268,8 +276,9 @@ def test_what_no_entry_fits_is_not_withdrawn(full: Store):
     ):
         with pytest.raises(error, match=message):
             find_withdrawable(writer, what, key=key)
-    with pytest.raises(NotFound, match="nothing stands there; `act ls` lists what there is"):
-        withdraw(writer, f"{path[:-8]}00000000")
+    for nothing in (f"{path[:-8]}00000000", "tasks/rte", "models/pythia", "models"):
+        with pytest.raises(NotFound, match="nothing stands there; `act ls` lists what there is"):
+            withdraw(writer, nothing)
     assert tree_digest(writer.root) == before
 
 

@@ -157,14 +157,18 @@ def _outcome(read: Callable[[], object], exact: object, path: Path) -> str:
     try:
         found = read()
     except ActError as error:
-        assert _names(str(error), path), f"the error does not name {path}: {error}"
-        return "refused on read"
+        return _refused(error, path)
     except Exception as error:
         if not _comes_from_zarr(error):
             raise
         return "refused on read"
     assert found == exact, f"{path}: wrong values"
     return "read exactly"
+
+
+def _refused(error: ActError, path: Path) -> str:
+    assert _names(str(error), path), f"the error does not name {path}: {error}"
+    return "refused on read"
 
 
 def _comes_from_zarr(error: Exception) -> bool:

@@ -35,11 +35,12 @@ def run(codec: str, dtype: str) -> Count:
         other = _write(create_store(directory / "other.act"), codec, dtype, 2)
         unlock(directory)
         exact = everything(entry)
-        for path, twins in _files(entry, twin, other).items():
+        for path, twin_path in _files(entry, twin, other).items():
             data = path.read_bytes()
             whole = len(data.rstrip(b"\n")) if path.suffix == ".json" else len(data)
             damages = {f"cut to {kept}": data[:length] for kept, length in _cuts(whole).items()}
-            damages |= {"swapped": twin_path.read_bytes() for twin_path in twins}
+            if twin_path is not None:
+                damages["swapped"] = twin_path.read_bytes()
             if path.name not in OPTIONAL:
                 damages["deleted"] = None
             for what, damaged in damages.items():
@@ -47,6 +48,8 @@ def run(codec: str, dtype: str) -> Count:
                 with replaced(path, damaged):
                     outcome = _outcome(writer.root, path, entry.path, exact)
                 assert outcome != "read as its twin" or what == "swapped"
+                # An entry is not opened when any of its files is missing or has another size.
+                assert outcome == "refused on opening" or what == "swapped" or not path.is_relative_to(folder(entry))
                 count.seen[what] += 1
                 count.seen[outcome] += 1
                 n_rounds += 1
@@ -70,19 +73,21 @@ def _cuts(length: int) -> dict[str, int]:
     return {"nothing": 0, "one byte": 1, "half": length // 2, "all but one byte": length - 1}
 
 
-def _files(entry: Entry, twin: Entry, other: Entry) -> dict[Path, list[Path]]:
-    """Every file of the entry and around it, with the files that could be taken for it."""
-    files = {}
+def _files(entry: Entry, twin: Entry, other: Entry) -> dict[Path, Path | None]:
+    """Every file of the entry and around it, with the file that could be taken for it."""
+    files: dict[Path, Path | None] = {}
     for name in [*entry.manifest.files, "manifest.json"]:
         here, there = folder(entry) / name, folder(twin) / name
-        files[here] = [there] if here.read_bytes() != there.read_bytes() else []  # the same shapes have the same metadata
+        files[here] = (
+            there if here.read_bytes() != there.read_bytes() else None
+        )  # the same shapes have the same metadata
     root, elsewhere = folder(entry).parents[3], folder(other).parents[3]
     [table] = (root / "tasks" / TASK).glob("*.parquet")
     model = Path("models") / MODEL
-    files[root / model / "model.json"] = [elsewhere / model / "model.json"]
+    files[root / model / "model.json"] = elsewhere / model / "model.json"
     around = [table, root / model / "labels.json", root / "catalog.json", root / "zarr.json"]
     groups = [root / "models" / place / "zarr.json" for place in ("", MODEL, f"{MODEL}/{TASK}")]
-    return files | {path: [] for path in [*around, *groups]}
+    return files | dict.fromkeys([*around, *groups])
 
 
 def _outcome(store_root: Path, path: Path, place: str, exact: dict[str, bytes]) -> str:
@@ -94,8 +99,19 @@ def _outcome(store_root: Path, path: Path, place: str, exact: dict[str, bytes]) 
     expected = [str(path.parent), "" if path.name == "manifest.json" else path.name]
     assert all(text in named for text in expected), f"{path}: not named by {named!r}"
     try:
-        [entry] = [one for one in open_store(store_root).entries(model=MODEL) if one.path == place]
-        found = everything(entry)
-    except (ActError, ValueError):
+        entries = [one for one in open_store(store_root).entries(model=MODEL) if one.path == place]
+        if not entries:
+            return "refused on opening"
+        entries[0].hidden_states  # noqa: B018  opening is the check
+    except ActError as error:
+        return _refused_on_opening(error, path)
+    try:
+        found = everything(entries[0])
+    except ActError:
         return "refused on read"
     return "read exactly" if found == exact else "read as its twin"
+
+
+def _refused_on_opening(error: ActError, path: Path) -> str:
+    assert path.name in str(error)
+    return "refused on opening"

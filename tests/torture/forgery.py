@@ -102,7 +102,9 @@ def chunks_of(shard: bytes, n_chunks: int) -> list[bytes]:
 def blosc(data: bytes, itemsize: int) -> bytes:
     """Compress as the store does."""
     numcodecs.blosc.set_nthreads(1)
-    encoded: bytes = numcodecs.blosc.Blosc("zstd", 1, numcodecs.blosc.SHUFFLE).encode(np.frombuffer(data, f"u{itemsize}"))
+    encoded: bytes = numcodecs.blosc.Blosc("zstd", 1, numcodecs.blosc.SHUFFLE).encode(
+        np.frombuffer(data, f"u{itemsize}")
+    )
     return encoded
 
 

@@ -55,15 +55,19 @@ def _rounds(disk: Path, seed: int, rounds: int) -> Counter[str]:
             writer = open_writer(root) if store_exists(root) else create_store(root)
             write_tiny(writer, _spec())
         except (OSError, ActError) as error:
+            _assert_clear(error, disk)
             seen[_absent_or_exact(root, exact)] += 1
-            assert "No space left on device" in str(error), error
-            assert str(disk) in str(error), f"no file is named: {error}"
         ballast.unlink()
         writer = open_writer(root) if store_exists(root) else create_store(root)
         assert write_tiny(writer, _spec()).id == exact.id
         assert _absent_or_exact(root, exact) == "exact"
         remove(root)
     return seen
+
+
+def _assert_clear(error: Exception, disk: Path) -> None:
+    assert "No space left on device" in str(error), error
+    assert str(disk) in str(error), f"no file is named: {error}"
 
 
 def _absent_or_exact(root: Path, exact: Exact) -> str:

@@ -1,17 +1,14 @@
 """A store made by an enemy: refused with an error that says so, before anything is allocated or run.
 
-Each forgery is read by a child process, which tells what happened and by how much its memory grew.
+The forgeries are read by a child process, which tells what happened and by how much its memory grew.
 """
 
+import contextlib
 import itertools
-import json
 import multiprocessing
-import os
-import pickle
 import resource
 import shutil
 import traceback
-from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -20,24 +17,10 @@ from actlas.store import ActError, Entry, open_store, open_writer
 from actlas.store.catalog import read_catalog
 from actlas.store.limit import read_limit
 from actlas.store.storage import LocalStorage
-from tests.store.tiny import everything, problems_of, tiny_model, tiny_spec, tiny_task, write_tiny
+from tests.store.tiny import everything, problems_of, write_tiny
 from tests.torture.count import Count
 from tests.torture.exact import scratch
-from tests.torture.forgery import (
-    HOLE,
-    Change,
-    blosc,
-    chunks_of,
-    forge_file,
-    forge_manifest,
-    forge_metadata,
-    forge_sealed,
-    make_shard,
-    nested,
-    place,
-    sealed_and_nested,
-    shards,
-)
+from tests.torture.forgeries import CASES, PICKLED, beside
 from tests.torture.furnished import MODEL, TASK, furnished
 from tests.torture.kills import processes
 
@@ -45,251 +28,14 @@ MOST_BYTES = 200_000_000
 _MOST_SECONDS = 30.0
 _ADDRESS_BYTES = 3 << 30  # above what the child has mapped: a bomb goes off there and not in the machine
 
-Forge = Callable[[Path], object]
 
-BOMB = 512 << 20
-
-
-BOMB = 512 << 20
-
-
-def _documents() -> Iterator[tuple[str, Callable[[Path, bytes], object]]]:
-    """Every kind of JSON document, and how it is replaced."""
-    for name in (
-        "zarr.json",
-        "catalog.json",
-        "limit.json",
-        "models/zarr.json",
-        f"models/{MODEL}/{TASK}/zarr.json",
-        f"models/{MODEL}/model.json",
-        f"tasks/{TASK}/labels.json",
-    ):
-        yield name, lambda root, data, name=name: (root / name).write_bytes(data)
-    yield "tombstone", lambda root, data: next(root.glob("models/*/*/*.withdrawn.json")).write_bytes(data)
-    yield "manifest.json", lambda root, data: (place(root) / "manifest.json").write_bytes(data)
-    for name in ("zarr.json", "provenance.json", "hidden_states/zarr.json"):
-        yield f"entry/{name}", lambda root, data, name=name: forge_file(root, name, data)
-
-
-def deep_documents() -> Iterator[tuple[str, Forge]]:
-    """JSON nested 200,000 deep, and as deep as may be parsed, just, and not be written again."""
-    for name, write in _documents():
-        yield f"{name} 200,000 deep", lambda root, write=write: write(root, b'{"attributes":' + nested(200_000) + b"}")
-    for depth in range(970, 1000):
-        yield f"model.json {depth} deep", lambda root, depth=depth: (
-            (root / f"models/{MODEL}/model.json").write_bytes(sealed_and_nested(depth))
-        )
-
-
-def strange_files() -> Iterator[tuple[str, Forge]]:
-    """Files that are none: reading them would never end."""
-    kinds = {
-        "a pipe": os.mkfifo,
-        "endless zeros": lambda path: path.symlink_to("/dev/zero"),
-        "a directory": Path.mkdir,
-        "a loop of links": lambda path: path.symlink_to(path),
-    }
-    names = ["zarr.json", "catalog.json", "limit.json", f"models/{MODEL}/model.json"]
-    for (kind, make), name in itertools.product(kinds.items(), [*names, "manifest.json", "provenance.json"]):
-        yield f"{name} is {kind}", lambda root, make=make, name=name: _become(_path(root, name), make)
-
-
-def _path(root: Path, name: str) -> Path:
-    return place(root) / name if name in ("manifest.json", "provenance.json") else root / name
-
-
-def _become(path: Path, make: Callable[[Path], object]) -> None:
-    path.unlink()
-    make(path)
-
-
-_NAMES = {
-    "a path upwards": "../model.json",
-    "a path upwards, in between": "hidden_states/../../model.json",
-    "an absolute path": "/etc/passwd",
-    "a path too deep": "hidden_states/c/0",
-    "a NUL": "provenance\0.json",
-    "300 characters": "a" * 300,
-    "nothing": "",
-    "a dot": ".",
-    "a case twin": "Provenance.json",
-    "a line end": "provenance.json\n",
-}
-
-
-def names() -> Iterator[tuple[str, Forge]]:
-    """Names from which no path may be built."""
-    for what, name in _NAMES.items():
-        listed = {name: {"size": 1, "xxh3_128": "0" * 32}}
-        yield f"a file is called {what}", lambda root, listed=listed: forge_manifest(
-            root, lambda body: body["files"].update(listed)
-        )
-        for part in ("model", "task", "rendering", "position"):
-            yield f"the {part} is called {what}", lambda root, name=name, part=part: forge_manifest(
-                root, lambda body: body["names"].update({part: name})
-            )
-        yield f"model.json says {what}", lambda root, name=name: forge_sealed(
-            root / f"models/{MODEL}/model.json", {"name": name}
-        )
-        yield f"the catalogue has {what}", lambda root, name=name: _forge_record(root, path=f"models/{MODEL}/{name}")
-        yield f"an array is called {what}", lambda root, name=name: forge_metadata_names(root, name)
-
-
-def _forge_record(root: Path, **change: Any) -> None:
-    entries = json.loads((root / "catalog.json").read_bytes())["entries"]
-    forge_sealed(root / "catalog.json", {"entries": [entries[0] | change]})
-
-
-def case_twins(root: Path) -> None:
-    """Stand beside a model under a name that only differs by case, and under one with a space."""
-    for twin in (MODEL.upper(), f"{MODEL} (copy)"):
-        shutil.copytree(root / "models" / MODEL, root / "models" / twin)
-
-
-def metadata() -> Iterator[tuple[str, Forge]]:
-    """Arrays that format 1 does not have."""
-    crc, little = {"name": "crc32c"}, {"name": "bytes", "configuration": {"endian": "little"}}
-    pickled = {"name": "numcodecs.pickle", "configuration": {}}
-    inner = {
-        "a pickle codec": [pickled, crc],
-        "an unknown codec": [little, {"name": "rot13"}, crc],
-        "no checksum": [little],
-        "no codecs": [],
-        "a codec without a name": [{}, crc],
-        "codecs that are none": 7,
-        "big-endian numbers": [{"name": "bytes", "configuration": {"endian": "big"}}, crc],
-        "a shard in a shard": [{"name": "sharding_indexed"}, crc],
-    }
-    for what, codecs in inner.items():
-        yield what, lambda root, codecs=codecs: forge_metadata(
-            root, lambda node: node["codecs"][0]["configuration"].update(codecs=codecs)
-        )
-    changes: dict[str, dict[str, Any]] = {
-        "Zarr v2": {"zarr_format": 2, "filters": [{"id": "pickle"}], "compressor": None, "dtype": "|O"},
-        "objects": {"data_type": "object"},
-        "texts": {"data_type": "string"},
-        "storage transformers": {"storage_transformers": [{"name": "x"}]},
-        "another separator": {"chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}}},
-        "keys of Zarr v2": {"chunk_key_encoding": {"name": "v2", "configuration": {"separator": "."}}},
-        "an irregular grid": {"chunk_grid": {"name": "rectilinear", "configuration": {}}},
-        "a shape of one axis": {"shape": [300]},
-        "a shape of numbers that are none": {"shape": [3, True, 8.0]},
-        "a negative shape": {"shape": [3, -300, 8]},
-        "another dtype": {"data_type": "float64"},
-        "another logical dtype": {"attributes": {"logical_dtype": "float32"}},
-        "no attributes": {"attributes": None},
-    }
-    for what, change in changes.items():
-        yield what, lambda root, change=change: forge_metadata(root, lambda node: node.update(change))
-    yield "files of Zarr v2 with pickles", _add_v2_files
-
-
-def _add_v2_files(root: Path) -> None:
-    array = {"zarr_format": 2, "shape": [1], "chunks": [1], "dtype": "|O", "fill_value": None, "order": "C"}
-    array |= {"compressor": None, "filters": [{"id": "pickle", "protocol": 5}]}
-    for directory in (root, place(root), place(root) / "hidden_states"):
-        (directory / ".zgroup").write_text(json.dumps({"zarr_format": 2}))
-        (directory / ".zarray").write_text(json.dumps(array))
-        (directory / "0").write_bytes(pickle.dumps(Payload()))
-
-
-class Payload:
-    """Leaves a directory behind when it is unpickled."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (os.mkdir, ("unpickled",))
-
-
-def forge_metadata_names(root: Path, name: str) -> None:
-    """List an array under another name."""
-    path = place(root) / "zarr.json"
-    group = json.loads(path.read_bytes())
-    arrays = group["consolidated_metadata"]["metadata"]
-    arrays[name] = arrays["mean"]
-    path.write_text(json.dumps(group))
-    forge_manifest(root)
-
-
-def sizes() -> Iterator[tuple[str, Forge]]:
-    """Shapes and chunks that nobody can hold."""
-    vast = [1 << 60] * 3
-    yield "a shape of 2**60", lambda root: forge_metadata(
-        root, lambda node: node.update(shape=[3, 1 << 60, 8]), manifest=_shape([3, 1 << 60, 8])
-    )
-    yield "a shape of 2**180", lambda root: forge_metadata(
-        root, lambda node: node.update(shape=vast), manifest=_shape(vast)
-    )
-    yield "one chunk of 2**60 rows", lambda root: forge_metadata(
-        root, lambda node: _cut(node, [3, 1 << 60, 8], [1, 1 << 60, 8]), manifest=_shape([3, 1 << 60, 8])
-    )
-    yield "a chunk of 2**40 bytes", lambda root: forge_metadata(root, lambda node: _cut(node, [3, 300, 8], [3, 1 << 36, 8]))
-    yield "a shard of 2**17 chunks", lambda root: forge_metadata(root, lambda node: _cut(node, [1 << 9, 1 << 8, 8], [1, 1, 8]))
-    yield "a shard of 2**16 chunks in a small file", lambda root: forge_metadata(
-        root, lambda node: _cut(node, [1 << 8, 1 << 9, 8], [1, 2, 8])
-    )
-    yield "2**60 examples in every small array", lambda root: forge_metadata(
-        root, lambda node: node.update(shape=[1 << 60], chunk_grid=_grid([1 << 60])), "n_tokens"
-    )
-    yield "an id of 2**30 bytes", lambda root: forge_metadata(
-        root, lambda node: node.update(shape=[300, 1 << 30], chunk_grid=_grid([300, 1 << 30])), "example_id"
-    )
-
-
-def _shape(shape: list[int]) -> Change:
-    return lambda body: body["arrays"]["hidden_states"].update(shape=shape)
-
-
-def _grid(shape: list[int]) -> dict[str, Any]:
-    return {"name": "regular", "configuration": {"chunk_shape": shape}}
-
-
-def _cut(node: dict[str, Any], shard: list[int], chunk: list[int]) -> None:
-    node["chunk_grid"] = _grid(shard)
-    node["codecs"][0]["configuration"]["chunk_shape"] = chunk
-
-
-def chunks() -> Iterator[tuple[str, Forge]]:
-    """Shards whose checksums fit."""
-    vast = blosc(bytes(BOMB), 2)
-    yield "a chunk of 512 MiB of zeros", lambda root: _forge_chunks(root, lambda chunks: [vast, *chunks[1:]])
-    yield "a chunk that says it has 1 GiB", lambda root: _forge_chunks(
-        root, lambda chunks: [chunks[0][:4] + (1 << 30).to_bytes(4, "little") + chunks[0][8:], *chunks[1:]]
-    )
-    yield "a chunk of a few bytes", lambda root: _forge_chunks(root, lambda chunks: [b"\1", *chunks[1:]])
-    yield "a chunk of noise", lambda root: _forge_chunks(root, lambda chunks: [bytes(range(200)), *chunks[1:]])
-    yield "an index into the next county", lambda root: _forge_chunks(root, lambda chunks: [(1 << 50, 9), *chunks[1:]])
-    yield "an index that overflows", lambda root: _forge_chunks(root, lambda chunks: [(9, HOLE - 8), *chunks[1:]])
-    yield "a hole", lambda root: _forge_chunks(root, lambda chunks: [(HOLE, HOLE), *chunks[1:]])
-    yield "chunks that overlap", lambda root: _forge_chunks(
-        root, lambda chunks: [*chunks[:-1], (0, len(chunks[0]) + 4)]
-    )
-
-
-def _forge_chunks(root: Path, change: Callable[[list[bytes]], list[bytes | tuple[int, int]]]) -> None:
-    [shard] = shards(root)
-    forge_file(root, f"hidden_states/{shard.name}", make_shard(change(chunks_of(shard.read_bytes(), 6))))
-
-
-CASES: dict[str, Callable[[], Iterator[tuple[str, Forge]]]] = {
-    "deep documents": deep_documents,
-    "strange files": strange_files,
-    "names": names,
-    "case twins": lambda: iter([("case twins", case_twins)]),
-    "metadata": metadata,
-    "sizes": sizes,
-    "chunks": chunks,
-}
-# What does no harm: nobody looks at it, or it says nothing wrong.
-HARMLESS = ("hidden_states/zarr.json",)
-
-
-def run(kind: str) -> Count:
-    """Read every forgery of a kind."""
+def run(kind: str, *, step: int = 1) -> Count:
+    """Read every forgery of a kind, or every third, say."""
     count = Count(0)
     with scratch() as directory:
         furnished(directory / "good.act")
         forged = []
-        for number, (what, forge) in enumerate(CASES[kind]()):
+        for number, (what, forge) in enumerate(itertools.islice(CASES[kind](), 0, None, step)):
             shutil.copytree(directory / "good.act", directory / f"{number}.act")
             forge(directory / f"{number}.act")
             forged.append((what, str(directory / f"{number}.act")))
@@ -297,12 +43,16 @@ def run(kind: str) -> Count:
         process = processes().Process(target=child_reads, args=(str(directory / "good.act"), forged, there))
         process.start()
         there.close()
-        for what, _ in forged:
-            seen = _answer(here, what)
-            count.seen[seen["fate"]] += 1
-            assert seen["fate"] != "crashed", f"{what}: {seen['text']}"
-            assert seen["n_bytes"] < MOST_BYTES, f"{what}: {seen['n_bytes']:,} bytes"
-        process.join()
+        try:
+            for what, _ in forged:
+                seen = _answer(here, what)
+                count.seen[seen["fate"]] += 1
+                expected = {"ignored"} if kind in ("twins", "journals") else {"refused", "named by verify"}
+                assert seen["fate"] in expected, f"{what}: {seen['fate']}\n{seen['text']}"
+                assert seen["n_bytes"] < MOST_BYTES, f"{what}: {seen['n_bytes']:,} bytes"
+        finally:
+            process.kill()
+            process.join()
     return Count(len(forged), count.seen)
 
 
@@ -316,14 +66,15 @@ def _answer(connection: Connection, what: str) -> dict[str, Any]:
 
 def child_reads(good: str, forged: list[tuple[str, str]], parent: Connection) -> None:
     """Read stores and say what happened: what a child process runs."""
-    assert _fate(Path(good)) == ("accepted", "")
-    shutil.rmtree("unpickled", ignore_errors=True)
+    exact = _everything(Path(good))
+    assert _fate(Path(good), exact) == ("ignored", "")
+    shutil.rmtree(PICKLED, ignore_errors=True)
     mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (mapped + _ADDRESS_BYTES,) * 2)
     before = _peak_bytes()
     for _, root in forged:
-        fate, text = _fate(Path(root))
-        if Path("unpickled").exists():
+        fate, text = _fate(Path(root), exact)
+        if PICKLED.exists():
             fate, text = "crashed", "a pickle was run"
         parent.send({"fate": fate, "text": text, "n_bytes": _peak_bytes() - before})
 
@@ -332,25 +83,28 @@ def _peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _fate(root: Path) -> tuple[str, str]:
+def _everything(root: Path) -> dict[str, bytes]:
+    return everything(open_store(root).entry(model=MODEL, task=TASK))
+
+
+def _fate(root: Path, exact: dict[str, bytes]) -> tuple[str, str]:
     """Read all there is in every way, and return how it ended."""
-    refused = []
-    for read in (_read_entries, _read_around, _read_catalog, _write_beside):
-        try:
-            read(root)
-        except ActError as error:
-            refused.append(f"{read.__name__}: {error}")
-        except (Exception, RecursionError, MemoryError):
-            return "crashed", traceback.format_exc()
+    refused, named = [], ""
     try:
-        named = problems_of(open_store(root))
-    except ActError as error:
-        named = str(error)
-    except (Exception, RecursionError, MemoryError):
+        for read in (_read_entries, _read_around, _read_catalog, _write_beside):
+            try:
+                read(root)
+            except ActError as error:
+                refused.append(f"{read.__name__}: {error}")
+        with contextlib.suppress(ActError):
+            named = problems_of(open_store(root))
+        if not refused and not named:
+            assert _everything(root) == exact
+    except BaseException:
         return "crashed", traceback.format_exc()
     if refused:
         return "refused", "\n".join(refused)
-    return ("named by verify", named) if named else ("accepted", "")
+    return ("named by verify", named) if named else ("ignored", "")
 
 
 def _read_entries(root: Path) -> None:
@@ -377,5 +131,9 @@ def _read_catalog(root: Path) -> None:
 
 def _write_beside(root: Path) -> None:
     """Commit an entry beside the forgery; the catalogue that is then written can be read."""
-    write_tiny(open_writer(root), tiny_spec(model=tiny_model("new", base="77"), task=tiny_task(3, "new")))
-    read_catalog(LocalStorage(root))
+    try:
+        write_tiny(open_writer(root), beside())
+    except OSError as error:
+        assert error.filename  # noqa: PT017
+    else:
+        read_catalog(LocalStorage(root))
