@@ -11,8 +11,8 @@ Data = bytes | bytearray | memoryview
 
 
 @contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Put the file's name into an error of write, fsync or close, which come without one."""
+def naming(path: Path) -> Iterator[None]:
+    """Put the file's name into an error of a call that takes no name, such as write, fsync, close and flock."""
     try:
         yield
     except OSError as error:
@@ -31,19 +31,19 @@ class Disk:
 
     def write(self, path: Path, data: Data) -> None:
         """Make a file or replace its content. What a crash leaves of it is undefined before `sync`."""
-        with _naming(path), path.open("wb") as file:
+        with naming(path), path.open("wb") as file:
             file.write(data)
 
     def append(self, path: Path, data: Data) -> None:
         """Add to the end of a file, which is made when it is missing."""
-        with _naming(path), path.open("ab") as file:
+        with naming(path), path.open("ab") as file:
             file.write(data)
 
     def sync(self, path: Path) -> None:
         """Flush one file, or the names in one directory, to the disk."""
         handle = os.open(path, os.O_RDONLY)
         try:
-            with _naming(path):
+            with naming(path):
                 os.fsync(handle)
         finally:
             os.close(handle)

@@ -53,7 +53,7 @@ def read_labels(storage: Storage, directory: str) -> dict[str, Any]:
     try:
         sealed = read_json(storage, name)
     except Incomplete:
-        if storage.exists(name):
-            raise
-        return {}
+        if not storage.exists(name):
+            return {}
+        sealed = read_json(storage, name)  # somebody put it there in between
     return unseal(sealed, storage.where(name))

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from actlas.store.disk import naming
 from actlas.store.errors import AlreadyExists
 
 
@@ -32,7 +33,8 @@ def file_lock(path: Path, *, holder: str, wait: bool, on_wait: Callable[[str], N
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            _take(handle, f"another process is {holder}", wait, on_wait, path)
+            with naming(path):
+                _take(handle, f"another process is {holder}", wait, on_wait, path)
             if _is_still_there(handle, path):
                 break
         except BaseException:

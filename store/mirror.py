@@ -1,8 +1,8 @@
 """A local store that receives entries of another one, byte by byte."""
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from actlas.store.chunks import in_threads
 from actlas.store.digest import file_digest
 from actlas.store.entry import Entry
 from actlas.store.errors import Mismatch
@@ -74,8 +74,8 @@ class Mirror:
         self._clean(entry, staged)
         for directory in sorted({str(Path(name).parent) for name in entry.manifest.files}):
             disk.make_directory(staged / directory)
-        with ThreadPoolExecutor(source.storage.n_requests, thread_name_prefix="copy") as pool:
-            list(pool.map(lambda name: self._bring_file(source, entry, staged, name), entry.manifest.files))
+        names = list(entry.manifest.files)
+        in_threads(lambda name: self._bring_file(source, entry, staged, name), names, source.storage.n_requests)
         write_manifest(disk, staged, entry.manifest)
         for path in sorted(staged.rglob("*")):
             if path.is_dir():

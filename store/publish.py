@@ -18,7 +18,7 @@ from actlas.store.model import check_name_is_free
 from actlas.store.reader import Store
 from actlas.store.remote import RemoteStorage
 from actlas.store.storage import Storage
-from actlas.store.task import read_task, table_bytes, task_path
+from actlas.store.task import check_table, task_files
 from actlas.store.verify import digest_of
 
 _MANIFEST_BYTES = 16 << 20
@@ -99,13 +99,9 @@ class Bucket:
             (task_place, source.task_labels(entry.task)),
             (model_place, source.labels(entry.model)),
         ):
-            name = f"{directory}/labels.json"
-            # Asked for first: to `read_labels` a file that somebody puts between its two requests is an error.
-            is_there = self._storage.exists(name)
-            known = read_labels(self._storage, directory) if is_there else {}
-            joined = join_labels(self._storage, directory, labels) if is_there else labels
-            if joined != known:
-                self._put_checked(name, json_bytes(seal(joined)))
+            joined = join_labels(self._storage, directory, labels)
+            if joined != read_labels(self._storage, directory):
+                self._put_checked(f"{directory}/labels.json", json_bytes(seal(joined)))
         for directory in (model_place, f"{model_place}/{entry.task}"):
             self._put_missing(f"{directory}/zarr.json", GROUP_JSON)
         self._put_missing(f"{model_place}/model.json", json_bytes(seal(asdict(model))))
@@ -114,9 +110,10 @@ class Bucket:
     def _put_task(self, entry: Entry) -> None:
         """Put a task's table, unless a sound one is there already."""
         with contextlib.suppress(Incomplete, Corrupt):
-            read_task(self._storage, entry.task, entry.identity.task_digest)
+            check_table(self._storage, entry.task, entry.identity.task_digest)
             return
-        self._put_checked(task_path(entry.task, entry.identity.task_digest), table_bytes(entry.read_task()))
+        for name, data in task_files(entry.read_task()).items():
+            self._put_checked(name, data)
 
     def _put_file(self, source: Store, entry: Entry, path: str, name: str, sizes: Mapping[str, int]) -> None:
         """Put one file, unless an earlier copy did."""

@@ -1,6 +1,7 @@
 """Where the bytes of a store come from when it is read: a directory, or (in `remote`) a web server or S3."""
 
 import os
+import re
 from pathlib import Path
 from typing import Protocol
 
@@ -54,6 +55,9 @@ class Storage(Protocol):
     def exists(self, name: str) -> bool:
         """Return whether there is such a file."""
 
+    def size(self, name: str) -> int | None:
+        """Return the bytes of a file, or None where there is none."""
+
 
 class LocalStorage:
     """A store in a directory."""
@@ -101,6 +105,15 @@ class LocalStorage:
         """Return whether there is such a file."""
         return (self.root / name).exists()
 
+    def size(self, name: str) -> int | None:
+        """Return the bytes of a file, or None where there is none."""
+        try:
+            return (self.root / name).stat().st_size
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise unreadable(self.where(name), error) from error
+
 
 def _without_waiting(path: str | Path, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)  # or opening a pipe would wait for a writer
@@ -145,7 +158,8 @@ def open_storage(place: "str | Path | Storage") -> Storage:
     if not separator:
         return LocalStorage(Path(place))
     if scheme not in ("http", "https", "s3"):
-        raise InvalidInput(f"{place}: expected a path, or a URL that begins with http://, https:// or s3://")
+        shown = re.sub("//.*@", "//", str(place))  # no message shows a password
+        raise InvalidInput(f"{shown}: expected a path, or a URL that begins with http://, https:// or s3://")
     from actlas.store.remote import RemoteStorage  # a local store needs no network library
 
     return RemoteStorage(str(place))

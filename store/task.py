@@ -11,8 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from actlas.store.digest import json_digest, text_digest
+from actlas.store.digest import bytes_digest, json_digest, text_digest
 from actlas.store.disk import Disk
+from actlas.store.documents import json_bytes, read_json, seal, unseal
 from actlas.store.errors import Corrupt, Incomplete, InvalidInput
 from actlas.store.layout import task_directory
 from actlas.store.slug import check_slug
@@ -132,12 +133,37 @@ def task_path(slug: str, digest: str) -> str:
 def write_task(disk: Disk, root: Path, task: Task) -> None:
     """Keep a task in the store, unless a sound table of its digest is there already."""
     with contextlib.suppress(Incomplete, Corrupt):
-        read_task(LocalStorage(root), task.slug, task.digest)
+        check_table(LocalStorage(root), task.slug, task.digest)
         return
-    path = root / task_path(task.slug, task.digest)
-    disk.make_directories(path.parent)
-    disk.write_atomically(path, table_bytes(task))
-    disk.set_writable(path, False)
+    disk.make_directories(root / task_directory(task.slug))
+    for name, data in task_files(task).items():
+        disk.write_atomically(root / name, data)
+        disk.set_writable(root / name, False)
+
+
+def task_files(task: Task) -> dict[str, bytes]:
+    """Return the files of a task, by name in the order in which they are written: its table, and what its bytes are."""
+    path, data = task_path(task.slug, task.digest), table_bytes(task)
+    described = {"digest": task.digest, "size": len(data), "xxh3_128": bytes_digest(data)}
+    return {path: data, f"{path}.json": json_bytes(seal(described))}
+
+
+def check_table(storage: Storage, slug: str, digest: str) -> None:
+    """Compare every byte of a task's table: its digest is of the rows, and some bits of Parquet bear on no row.
+
+    Raises
+    ------
+    Incomplete, Corrupt
+        When the table, or the file that describes it, is missing or was changed.
+    """
+    read_task(storage, slug, digest)
+    name = task_path(slug, digest)
+    where = storage.where(f"{name}.json")
+    described = unseal(read_json(storage, f"{name}.json"), where)
+    if described.get("digest") != digest:
+        raise Corrupt(f"{where}: describes another task; ingest the task again")
+    if bytes_digest(storage.read(name, limit=_TABLE_BYTES)) != described.get("xxh3_128"):
+        raise Corrupt(f"{storage.where(name)}: its bytes are not those that were written; ingest the task again")
 
 
 def table_bytes(task: Task) -> bytes:
@@ -172,7 +198,8 @@ def read_task(storage: Storage, slug: str, digest: str) -> Task:
             f"{where}: the table of task {slug!r} is missing; restore it, or ingest the task again"
         ) from error
     try:
-        rows = pq.read_table(pa.BufferReader(table)).to_pylist()
+        # One thread: a thread of Arrow's that still holds a buffer of Python's when Python ends makes it abort.
+        rows = pq.read_table(pa.BufferReader(table), use_threads=False, pre_buffer=False).to_pylist()
     except (pa.ArrowException, OSError, ValueError) as error:
         raise Corrupt(
             f"{where}: not a readable Parquet file ({error}); restore it, or ingest the task again"

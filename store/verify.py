@@ -2,16 +2,16 @@
 
 import random
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
 import xxhash
 
 from actlas.store.catalog import read_catalog
+from actlas.store.chunks import in_threads
 from actlas.store.documents import read_json
 from actlas.store.entry import Entry
-from actlas.store.errors import ActError, Corrupt, Incomplete, NotFound, near_misses
+from actlas.store.errors import ActError, Corrupt, Incomplete, NotFound, Unreachable, near_misses
 from actlas.store.labels import read_labels
 from actlas.store.layout import CATALOG, model_directory, task_directory
 from actlas.store.limit import read_limit
@@ -21,6 +21,7 @@ from actlas.store.reader import Store
 from actlas.store.scan import scan
 from actlas.store.slug import check_slug
 from actlas.store.storage import LocalStorage, Storage
+from actlas.store.task import check_table
 from actlas.store.tombstone import read_tombstone
 
 Depth = Literal["size", "sample", "full"]
@@ -116,8 +117,9 @@ def verify_path(store: Store, path: str, *, share: float = 1.0, seed: int = 0) -
         return Verified(path=path, n_bytes=0, problems=(str(error),))
     files = sorted(entry.manifest.files)
     drawn = _draw(entry, files, share, seed)
-    with ThreadPoolExecutor(store.storage.n_requests, thread_name_prefix="verify") as pool:
-        found = list(pool.map(lambda name: _file_problem(store.storage, entry, name, name in drawn), files))
+    found = in_threads(
+        lambda name: _file_problem(store.storage, entry, name, name in drawn), files, store.storage.n_requests
+    )
     problems = [problem for problem in found if problem is not None]
     n_bytes = sum(entry.manifest.files[name]["size"] for name in drawn)
     if not problems:  # where files are damaged, what they say would only say it again
@@ -154,14 +156,12 @@ def _file_problem(storage: Storage, entry: Entry, name: str, is_read: bool) -> s
         if is_read:
             changed = digest_of(storage, path, file["size"]) != file["xxh3_128"]
             return f"{storage.where(path)}: its bytes are not those that were written" if changed else None
-        if isinstance(storage, LocalStorage):
-            size = (storage.root / path).stat().st_size
-            return None if size == file["size"] else f"{storage.where(path)}: expected {file['size']} bytes, got {size}"
+        size = storage.size(path)
     except (Incomplete, Corrupt) as error:
         return str(error)
-    except OSError as error:
-        return f"{storage.where(path)}: {error.strerror}"
-    return None
+    if size == file["size"]:
+        return None
+    return f"{storage.where(path)}: " + ("missing" if size is None else f"expected {file['size']} bytes, got {size}")
 
 
 def digest_of(storage: Storage, name: str, size: int) -> str:
@@ -191,6 +191,8 @@ def _index_problems(entry: Entry, drawn: set[str]) -> Iterator[str]:
             for file in sorted(array.sizes):
                 if f"{name}/{file}" in drawn:
                     array.check_index(file)
+    except Unreachable:  # a server that fails says nothing of the store
+        raise
     except ActError as error:
         yield str(error)
 
@@ -206,13 +208,15 @@ def _surroundings(storage: Storage, entry: Entry) -> Iterator[str]:
     if (model, task) != (entry.model, entry.task) or not name.endswith(entry.key[:8]):
         yield f"{entry.location}: this entry belongs in {storage.where(f'models/{entry.model}/{entry.task}')}"
     try:
-        entry.read_task()
+        check_table(storage, entry.task, entry.identity.task_digest)
         read_labels(storage, model_directory(model))
         read_labels(storage, task_directory(entry.task))
         if read_model(storage, model).identity.digest != entry.identity.model_digest:
             yield f"{entry.location}: model.json beside it describes another checkpoint"
         for group in (f"models/{model}", f"models/{model}/{task}"):
             yield from _group_problem(storage, group)
+    except Unreachable:  # a server that fails says nothing of the store
+        raise
     except ActError as error:
         yield str(error)
 
@@ -237,5 +241,7 @@ def _store_problems(storage: Storage) -> Iterator[str]:
             read_limit(storage)
             for path in scan(storage.root).tombstones:
                 read_tombstone(storage.root, path)
+    except Unreachable:  # a server that fails says nothing of the store
+        raise
     except ActError as error:
         yield str(error)

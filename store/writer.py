@@ -211,7 +211,7 @@ def writable_root(place: str | Path) -> Path:
     storage = open_storage(place)
     if not isinstance(storage, LocalStorage):
         raise ReadOnly(
-            f"{place}: a store at a URL is read-only; write to a local store, then publish it with `act copy`"
+            f"{storage.location}: a store at a URL is read-only; write to a local store, then publish it with `act copy`"
         )
     if storage.root.exists() and not os.access(storage.root, os.W_OK):
         raise ReadOnly(f"{place}: this store cannot be written to; ask its owner, or ingest into a store of your own")

@@ -24,7 +24,7 @@ FLIP_UPLOAD = Fault("flip upload")  # the same in what the client sends; the ans
 TRICKLE = Fault("trickle")  # the body comes in parts, TRICKLE_SECONDS one after the other
 
 TRICKLE_PARTS = 8
-TRICKLE_SECONDS = 0.2
+TRICKLE_SECONDS = 0.12
 
 
 def status(code: int) -> Fault:

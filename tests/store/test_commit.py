@@ -23,6 +23,7 @@ from actlas.store.digest import file_digest
 from actlas.store.disk import Disk
 from actlas.store.lock import file_lock
 from actlas.store.storage import LocalStorage
+from actlas.store.withdraw import withdraw
 from tests.store.tiny import (
     child_stops_halfway,
     child_writes,
@@ -256,6 +257,15 @@ def test_the_catalog_lists_what_is_committed(store: StoreWriter):
         "n_bytes": second.manifest.n_bytes,
         "manifest_xxh3_128": file_digest(folder(second) / "manifest.json"),
     }
+
+
+def test_an_entry_of_the_longest_names_is_listed_and_can_be_withdrawn(store: StoreWriter):
+    model, task = tiny_model("m" * 101), tiny_task(3, "t" * 101)
+    entry = write_tiny(store, tiny_spec(model=model, task=task, rendering="r" * 101, position="p" * 101))
+    assert [record.id for record in read_catalog(LocalStorage(store.root)).records] == [entry.id]
+    withdraw(store, entry.path)
+    assert store.reader.models() == []
+    assert [gone.path for gone in read_catalog(LocalStorage(store.root)).withdrawn] == [entry.path]
 
 
 def test_one_damaged_entry_does_not_stop_the_commits_of_others(store: StoreWriter):

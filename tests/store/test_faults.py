@@ -16,27 +16,12 @@ from tests.store.tiny import (
     folder,
     move_tree,
     replaced,
-    root_of,
     same_bits,
     tiny_model,
     tiny_spec,
     tiny_task,
-    unlock,
     write_tiny,
 )
-
-
-@pytest.fixture(scope="module")
-def entry(tmp_path_factory: pytest.TempPathFactory) -> Entry:
-    """An entry of several chunks; what damages it repairs it."""
-    store = create_store(tmp_path_factory.mktemp("faults") / "lab.act")
-    written = write_tiny(store, tiny_spec(task=tiny_task(300)))
-    unlock(store.root)
-    return written
-
-
-def reopened(entry: Entry) -> Entry:
-    return Store(root_of(entry)).entry(model="pythia", task="rte")
 
 
 def test_a_whole_store_verifies_and_says_how_much_it_read(full: Store):
@@ -47,15 +32,15 @@ def test_a_whole_store_verifies_and_says_how_much_it_read(full: Store):
     assert [line.path.split("/")[1] for line in verify(full, model="pythia-dpo")] == ["pythia-dpo"] * 2
 
 
-def test_no_bit_of_the_metadata_that_steer_reading_can_be_wrong(entry: Entry):
+def test_no_bit_of_the_metadata_that_steer_reading_can_be_wrong(full: Store):
     """A chunk shape or key separator that is off by one bit would make zarr read missing chunks as NaN."""
-    path = folder(entry) / "zarr.json"
+    path = folder(full.entry(model="pythia", task="rte")) / "zarr.json"
     data = path.read_bytes()
     at = data.index(b'"separator": "."') + len('"separator": "')
     with replaced(path, flipped(data, at, 0)):
         assert b'"separator": "/"' in path.read_bytes()
         with pytest.raises(Corrupt, match=r"zarr.json: its bytes are not those that were written"):
-            reopened(entry)
+            full.entry(model="pythia", task="rte")
 
 
 def test_metadata_that_agree_with_the_manifest_but_not_with_zarr_are_corrupt(full: Store):

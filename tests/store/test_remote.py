@@ -340,7 +340,7 @@ def meet_for_ever(root: Path, url: str, what: str, fault: Fault) -> None:
     with harmed(url, what, fault, for_ever=True) as (reader, named):
         began = time.monotonic()
         found = outcome(what, reader)
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 30
         if (what, fault) in MAY_PASS and not isinstance(found, ActError):
             assert found == right, what
         else:
@@ -383,7 +383,7 @@ def test_the_number_of_attempts_is_bounded_and_their_pauses_grow_and_differ(prox
     pauses = np.array([np.diff(seen) for seen in times.values()])
     assert pauses.shape == (len(faults), 3)
     assert (pauses > [0.1, 0.2, 0.4]).all()
-    assert (pauses < np.array([0.3, 0.6, 1.2]) + 0.5).all()
+    assert (pauses < np.array([0.3, 0.6, 1.2]) + 2).all()
     assert len({*pauses[:, 2].round(4)}) == len(faults)
 
 
@@ -404,8 +404,8 @@ def test_a_task_never_looks_unrestricted_because_its_labels_cannot_be_read(
 def test_an_answer_that_takes_long_is_no_fault_while_bytes_come(root: Path, proxy: FaultProxy):
     proxy.rule = lambda method, path, nth: TRICKLE if path.endswith("manifest.json") else None
     began = time.monotonic()
-    entry = Store(impatient(f"{proxy.url}/lab.act", attempts=1, timeout=0.8)).entry(model="pythia", task="rte")
-    assert time.monotonic() - began > 1.4
+    entry = Store(impatient(f"{proxy.url}/lab.act", attempts=1, timeout=0.6)).entry(model="pythia", task="rte")
+    assert time.monotonic() - began > 0.9
     assert entry.id == open_store(root / "lab.act").entry(model="pythia", task="rte").id
 
 
@@ -548,7 +548,6 @@ def test_a_password_that_was_not_quoted_is_not_shown_either(mark: str):
     assert not re.search("hush|ada", "".join(traceback.format_exception(raised.value)[-1:]))
 
 
-@pytest.mark.xfail(strict=True, reason="store/writer.py shows the place as it was given")
 def test_a_writer_does_not_show_the_password_of_an_address_that_it_refuses():
     with pytest.raises(ReadOnly, match="a store at a URL is read-only") as raised:
         open_writer("http://ada:hush@127.0.0.1:1/lab.act")
@@ -653,7 +652,6 @@ def test_damage_is_found_over_http(tmp_path: Path, capsys: pytest.CaptureFixture
             _ = remote.entry(model="pythia", task="rte").max_abs
 
 
-@pytest.mark.xfail(strict=True, reason="store/verify.py does not look at files of a server that were not drawn")
 def test_a_sample_notices_that_a_file_is_missing_though_it_was_not_drawn(tmp_path: Path):
     store = build_tiny_store(tmp_path / "lab.act")
     entry = store.entry(model="pythia", task="rte")
@@ -664,6 +662,12 @@ def test_a_sample_notices_that_a_file_is_missing_though_it_was_not_drawn(tmp_pat
         remote = open_store(f"{url}/lab.act")
         found = [list(verify(remote, model="pythia", task="rte", share=0.05, seed=seed)) for seed in range(10)]
     assert all(one.problems for [one] in found)
+
+
+def test_verify_says_that_the_server_failed_and_not_that_the_store_is_damaged(proxy: FaultProxy):
+    proxy.rule = lambda method, path, nth: status(503) if path.endswith("labels.json") else None
+    with pytest.raises(Unreachable, match=r"labels.json: 1 attempts failed .503"):
+        list(verify(Store(impatient(f"{proxy.url}/lab.act", attempts=1))))
 
 
 # A catalogue that lags behind

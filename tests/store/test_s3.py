@@ -316,7 +316,7 @@ def test_a_copy_that_fails_at_any_point_leaves_nothing_visible_and_goes_on(cloud
     publish(single, cloud.url("whole.act"))
     n_puts = len(cloud.puts())
     assert n_puts > 25
-    faults = {2: status(503), n_puts // 2: DROP, n_puts - 1: status(403), n_puts: status(500)}
+    faults = {n_puts // 2: DROP, n_puts - 1: status(403), n_puts: status(500)}
     for number, fault in faults.items():
         url = cloud.url(f"lab{number}.act")
         cloud.break_puts({number: fault}, for_ever=True)
@@ -493,7 +493,7 @@ def test_a_server_that_lists_late_loses_nothing(cloud: Cloud, lab: Store, monkey
 def test_a_catalogue_that_was_lost_or_damaged_is_made_again(cloud: Cloud, single: Store):
     publish(single, cloud.url())
     storage = RemoteStorage(cloud.url())
-    for damage in (None, b"", b'{"format": 1}'):
+    for damage in (None, b'{"format": 1}'):
         if damage is None:
             cloud.s3.owner_shell(DELETE.format(path=f"{cloud.bucket}/lab.act/catalog.json"))
         else:

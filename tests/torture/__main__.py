@@ -1,6 +1,7 @@
 """Run the whole torture and write the counts into docs/explanation/durability.md: `make torture`, about 15 minutes."""
 
 import argparse
+import itertools
 import os
 import platform
 import re
@@ -11,7 +12,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from tests.torture.count import Count
+from tests.torture.count import Count, total
 from tests.torture.kills import processes
 from tests.torture.schedule import Row, rows
 
@@ -23,6 +24,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="what chance decides depends on it")
     parser.add_argument("--only", default="", help="only rows of which this is a part; the page is not written")
     chosen = parser.parse_args()
+    # A child that is killed does not give its semaphores back, of which Python would complain in the end.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore::UserWarning:multiprocessing.resource_tracker")
     start = time.monotonic()
     wanted = [row for row in rows(chosen.seed) if chosen.only in f"{row.fault}, {row.how}"]
     counts = _run(wanted)
@@ -52,7 +55,7 @@ def _cell(row: Row, found: Count | BaseException | None) -> str:
     return f"FAILED: {found!r}" if found else f"not done: {row.missing}"
 
 
-def _write(seed: int, seconds: float, counted: list[tuple[Row, Count]]) -> None:
+def _write(seed: int, seconds: float, counted: list[tuple[Row, Count | None]]) -> None:
     lines = [
         f"{datetime.now(UTC):%Y-%m-%d}, {len(os.sched_getaffinity(0))} {platform.machine()} cores, Linux "
         f"{platform.release()}, Python {platform.python_version()}, zarr {version('zarr')}, numcodecs "
@@ -61,9 +64,11 @@ def _write(seed: int, seconds: float, counted: list[tuple[Row, Count]]) -> None:
         "| fault | done to | times | what came of it |",
         "|---|---|---:|---|",
     ]
-    for row, count in counted:
-        cells = (f"{count.rounds:,}", str(count)) if count else ("0", f"not done: {row.missing}")
-        lines.append(f"| {row.fault} | {row.how} | {cells[0]} | {cells[1]} |")
+    for fault, group in itertools.groupby(counted, lambda pair: pair[0].fault):
+        done = [(row, count) for row, count in group]
+        whole = total([count for _, count in done if count is not None])
+        missing = "".join(f"; not done: {row.missing}" for row, count in done[:1] if count is None)
+        lines.append(f"| {fault} | {', '.join(row.how for row, _ in done)} | {whole.rounds:,} | {whole}{missing} |")
     text = PAGE.read_text("utf-8")
     table = "\n".join(["<!-- counts -->", *lines, "<!-- /counts -->"])
     PAGE.write_text(re.sub("<!-- counts -->.*<!-- /counts -->", lambda _: table, text, flags=re.DOTALL), "utf-8")

@@ -50,7 +50,7 @@ def run(codec: str, dtype: str) -> Count:
                 assert outcome != "read as its twin" or what == "swapped"
                 # An entry is not opened when any of its files is missing or has another size.
                 assert outcome == "refused on opening" or what == "swapped" or not path.is_relative_to(folder(entry))
-                count.seen[what] += 1
+                count.seen[what.partition(" ")[0]] += 1
                 count.seen[outcome] += 1
                 n_rounds += 1
         assert problems_of(open_store(writer.root)) == ""
@@ -82,10 +82,10 @@ def _files(entry: Entry, twin: Entry, other: Entry) -> dict[Path, Path | None]:
             there if here.read_bytes() != there.read_bytes() else None
         )  # the same shapes have the same metadata
     root, elsewhere = folder(entry).parents[3], folder(other).parents[3]
-    [table] = (root / "tasks" / TASK).glob("*.parquet")
+    tables = (root / "tasks" / TASK).glob("*.parquet*")
     model = Path("models") / MODEL
     files[root / model / "model.json"] = elsewhere / model / "model.json"
-    around = [table, root / model / "labels.json", root / "catalog.json", root / "zarr.json"]
+    around = [*tables, root / model / "labels.json", root / "catalog.json", root / "zarr.json"]
     groups = [root / "models" / place / "zarr.json" for place in ("", MODEL, f"{MODEL}/{TASK}")]
     return files | dict.fromkeys([*around, *groups])
 
@@ -96,8 +96,7 @@ def _outcome(store_root: Path, path: Path, place: str, exact: dict[str, bytes]) 
         named = problems_of(open_store(store_root))
     except ActError as error:
         named = str(error)
-    expected = [str(path.parent), "" if path.name == "manifest.json" else path.name]
-    assert all(text in named for text in expected), f"{path}: not named by {named!r}"
+    assert _names(named, path), f"{path}: not named by {named!r}"
     try:
         entries = [one for one in open_store(store_root).entries(model=MODEL) if one.path == place]
         if not entries:
@@ -113,5 +112,10 @@ def _outcome(store_root: Path, path: Path, place: str, exact: dict[str, bytes]) 
 
 
 def _refused_on_opening(error: ActError, path: Path) -> str:
-    assert path.name in str(error)
+    assert _names(str(error), path), f"{path}: not named by {error}"
     return "refused on opening"
+
+
+def _names(text: str, path: Path) -> bool:
+    """Whether a message names a file; of a manifest that lies about the others, it names one of these."""
+    return str(path.parent) in text and (path.name in text or path.name == "manifest.json")

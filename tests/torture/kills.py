@@ -1,6 +1,5 @@
 """kill -9 at a random moment of a job that a process of its own does, again and again, until it is let go on."""
 
-import contextlib
 import multiprocessing
 import random
 import signal
@@ -8,6 +7,7 @@ import time
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
+from typing import Any
 
 from actlas.store.disk import Disk
 from tests.torture.count import Count
@@ -28,50 +28,44 @@ def run(phase: str, seed: int, *, rounds: int) -> Count:
     """Kill the job `rounds` times; every second time, on average, kill the run that follows too."""
     job, seeded, count = PHASES[phase], random.Random(seed), Count(rounds)
     with job.bases() as bases:
-        seconds = max(_seconds(phase, next(bases)) for _ in range(2))
+        seconds = _seconds_of(phase, next(bases))
         n_killed = 0
         while n_killed < rounds:
-            base = next(bases)
-            while n_killed < rounds:
-                was_killed = _killed(phase, base, seeded.uniform(0, 1.1 * seconds))
-                count.seen["too late"] += not was_killed
-                if not was_killed:
-                    break
-                n_killed += 1
-                count.seen[job.check(base, set())] += 1
-                if seeded.random() < 0.5:
-                    break
+            base, go_on = next(bases), True
+            while go_on and n_killed < rounds:
+                moment = 1 - seeded.random() ** 2  # more of them late, where the rename is
+                finished_after = _seconds_of(phase, base, kill_after=moment * seconds)
+                if finished_after is None:
+                    n_killed += 1
+                    count.seen[job.check(base, set())] += 1
+                    go_on = seeded.random() < 0.5
+                else:
+                    count.seen["too late"] += 1
+                    seconds, go_on = finished_after, False  # as fast as the machine is now
             job.finish(base, set())
     return count
 
 
-def _seconds(phase: str, base: Path) -> float:
-    """Return how long the job takes in a fresh process."""
+def _seconds_of(phase: str, base: Path, *, kill_after: float | None = None) -> float | None:
+    """Return how long the job took in a process of its own; None where it was killed."""
     here, there = multiprocessing.Pipe()
     process = processes().Process(target=child_works, args=(phase, str(base), there))
     process.start()
+    there.close()
     _answer(here)
-    start = time.monotonic()
-    _answer(here)
-    elapsed = time.monotonic() - start
-    process.join()
-    assert process.exitcode == 0
-    return elapsed
-
-
-def _killed(phase: str, base: Path, moment: float) -> bool:
-    here, there = multiprocessing.Pipe()
-    process = processes().Process(target=child_works, args=(phase, str(base), there))
-    process.start()
-    _answer(here)
-    time.sleep(moment)
-    process.kill()
+    if kill_after is not None:
+        time.sleep(kill_after)
+        process.kill()
+    try:
+        seconds = float(_answer(here))
+    except EOFError:
+        seconds = None
     process.join()
     assert process.exitcode in (0, -signal.SIGKILL), f"the child failed with {process.exitcode}"
-    return process.exitcode != 0
+    return seconds
 
 
-def _answer(connection: Connection) -> object:
+def _answer(connection: Connection) -> Any:
     if not connection.poll(_ANSWER_SECONDS):
         raise TimeoutError("the child does not answer")
     return connection.recv()
@@ -81,6 +75,6 @@ def child_works(phase: str, base: str, parent: Connection) -> None:
     """Do a job: what a child process runs."""
     long_spec()  # takes longer than many a job
     parent.send("begin")
+    start = time.monotonic()
     PHASES[phase].work(Path(base), Disk(), nothing)
-    with contextlib.suppress(BrokenPipeError):
-        parent.send("end")
+    parent.send(time.monotonic() - start)

@@ -16,6 +16,7 @@ from tests.torture import (
     kills,
     power_losses,
     races,
+    system_calls,
     zarrs_flips,
 )
 from tests.torture.count import Count
@@ -24,6 +25,7 @@ from tests.torture.phases import PHASES
 
 N_KILLS = 50  # of each of six jobs
 N_POWER_LOSSES = 100
+N_SYSTEM_CALLS = 6
 N_FLIPS = 1000
 N_FULL_DISKS = 60
 N_RACES = 50
@@ -62,6 +64,9 @@ def _interruptions(seed: int) -> Iterator[Row]:
     for phase in PHASES:
         full = partial(failed_operations.run, phase, seed, code=errno.ENOSPC, lasting=True)
         yield Row("from one operation on, the disk is full", phase, full)
+    for phase in PHASES:
+        calls = partial(system_calls.run, phase, seed, rounds=N_SYSTEM_CALLS)
+        yield Row("one system call fails with EIO", phase, calls, system_calls.missing())
     orders = {"all": "kept whole", "journal": "names kept in order", "any": "names kept in any order"}
     for order, what in orders.items():
         for phase in PHASES:

@@ -15,6 +15,7 @@ from tests.torture import (
     kills,
     power_losses,
     races,
+    system_calls,
     zarrs_flips,
 )
 from tests.torture.failing_disk import FailingDisk
@@ -37,6 +38,11 @@ def test_whichever_operation_fails_nothing_wrong_is_seen_and_the_next_run_comple
     phase: str, code: int, lasting: bool
 ):
     assert failed_operations.run(phase, SEED, rounds=4, code=code, lasting=lasting).rounds == 4
+
+
+@pytest.mark.skipif(system_calls.missing() is not None, reason=str(system_calls.missing()))
+def test_whichever_system_call_fails_the_error_names_the_file():
+    assert system_calls.run("ingest", SEED, rounds=2).rounds == 2
 
 
 @pytest.mark.parametrize("phase", PHASES)
@@ -92,7 +98,7 @@ def test_a_flipped_bit_is_never_read_as_a_value_over_http(codec: str):
 
 def test_a_file_that_is_deleted_cut_or_swapped_is_named():
     seen = damaged_files.run("blosc-zstd", "bfloat16").seen
-    assert min(seen["deleted"], seen["swapped"], seen["cut to half"]) > 10
+    assert min(seen["deleted"], seen["swapped"], seen["cut"]) > 10
 
 
 @pytest.mark.skipif(full_disks.missing() is not None, reason=str(full_disks.missing()))
