@@ -131,9 +131,9 @@ class EntryWriter:
             self._disk.set_writable(self.directory / name, False)
         write_manifest(self._disk, self.directory, manifest)
         self._disk.set_writable(self.directory / MANIFEST, False)
-        for path in [*self.directory.iterdir(), self.directory]:
-            if path.is_dir():
-                self._disk.sync(path)
+        directories = [path for path in self.directory.iterdir() if path.is_dir()]
+        with ThreadPoolExecutor(_WRITERS, thread_name_prefix="flush") as pool:
+            _settle([pool.submit(self._disk.sync, path) for path in (*directories, self.directory)])
 
     def forget(self) -> None:
         """Remove what is in staging."""
