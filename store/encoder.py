@@ -10,16 +10,16 @@ from zarr.codecs import Crc32cCodec
 from zarr.errors import ZarrUserWarning
 from zarr.storage import MemoryStore
 
-from actlas.store.codec import compressors
+from actlas.store.codec import BLOCK_BYTES, CODECS, compressors
 from actlas.store.digest import LEAF_ROWS
 from actlas.store.dtype import FILL, STORED, Array
 from actlas.store.metadata import CHUNK_BYTES, ArrayMetadata, Shape, parse_array
 
-CHUNK_ROWS = 256
+CHUNK_ROWS = 256  # or more, see below
 SHARD_BYTES = 16 << 20
 
 
-def chunk_and_shard(shape: Sequence[int], itemsize: int) -> tuple[Shape, Shape]:
+def chunk_and_shard(shape: Sequence[int], itemsize: int, codec: str) -> tuple[Shape, Shape]:
     """Return chunk and shard shape of an array of hidden states.
 
     Parameters
@@ -28,16 +28,19 @@ def chunk_and_shard(shape: Sequence[int], itemsize: int) -> tuple[Shape, Shape]:
         Shape of the array.
     itemsize : int
         Bytes of one number.
+    codec : str
+        What its chunks are coded with.
 
     Returns
     -------
     chunk, shard : tuple of int
-        One layer by at most 256 examples; a shard spans examples up to one superblock, then layers until it holds
-        about 16 MiB, so that small tasks do not become thousands of small files.
+        One layer by 256 examples; where there is a compressor, by more, up to a superblock, while they fit into one block
+        of it: it keeps high and low bytes apart in large blocks only. A shard spans examples up to one superblock, then layers
+        until it holds about 16 MiB, so that small tasks do not become thousands of small files.
     """
     *layers, n_examples, n_features = shape
-    rows = CHUNK_ROWS  # always a divisor of LEAF_ROWS, so that no shard crosses superblocks
-    while rows > 1 and rows * n_features * itemsize > CHUNK_BYTES:
+    rows = LEAF_ROWS if CODECS[codec] else CHUNK_ROWS  # halved or not, they divide a superblock
+    while rows > 1 and rows * n_features * itemsize > (BLOCK_BYTES if rows > CHUNK_ROWS else CHUNK_BYTES):
         rows //= 2
     rows = min(rows, n_examples)
     shard_rows = min(LEAF_ROWS, -(-n_examples // rows) * rows)
@@ -74,7 +77,7 @@ class Encoder:
         self._arrays: dict[str, zarr.Array[Any]] = {}
         self.metadata: dict[str, ArrayMetadata] = {}
         for name, shape in shapes.items():
-            chunk, shard = chunk_and_shard(shape, itemsize)
+            chunk, shard = chunk_and_shard(shape, itemsize, codec)
             self._arrays[name] = self._group.create_array(
                 name,
                 shape=shape,

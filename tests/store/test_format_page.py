@@ -49,13 +49,16 @@ def test_its_numbers_are_canonical_json():
 
 
 @pytest.mark.parametrize("n", [1, 255, 256, 257, 2047, 2048, 2049, 100_000])
-@pytest.mark.parametrize(("n_layers", "width", "itemsize"), [(33, 4096, 2), (3, 8, 4), (1, 10**7, 2), (200, 64, 2)])
-def test_its_chunk_rule_is_the_codes(n: int, n_layers: int, width: int, itemsize: int):
-    rows = 256
-    while rows > 1 and rows * width * itemsize > 134217728:
-        rows //= 2
-    rows = min(rows, n)
+@pytest.mark.parametrize("codec", ["none", "blosc-zstd"])
+@pytest.mark.parametrize(
+    ("n_layers", "width", "itemsize"), [(33, 4096, 2), (3, 8, 4), (1, 10**7, 2), (200, 64, 2), (13, 896, 2)]
+)
+def test_its_chunk_rule_is_the_codes(n: int, codec: str, n_layers: int, width: int, itemsize: int):
+    fitting = [2**power for power in range(9) if 2**power * width * itemsize <= 134217728]
+    if codec != "none":
+        fitting += [2**power for power in range(12) if 2**power * width * itemsize <= 1048576]
+    rows = min(max(fitting), n)
     shard_rows = min(2048, int(np.ceil(n / rows)) * rows)
     layers = max(1, min(n_layers, 16777216 // (shard_rows * width * itemsize)))
-    assert chunk_and_shard((n_layers, n, width), itemsize) == ((1, rows, width), (layers, shard_rows, width))
-    assert chunk_and_shard((n, width), itemsize) == ((rows, width), (shard_rows, width))
+    assert chunk_and_shard((n_layers, n, width), itemsize, codec) == ((1, rows, width), (layers, shard_rows, width))
+    assert chunk_and_shard((n, width), itemsize, codec) == ((rows, width), (shard_rows, width))

@@ -87,6 +87,7 @@ def test_key_and_id_do_not_know_codec_chunks_time_host_provenance_and_name(
     spec = tiny_spec(task=tiny_task(300))
     first = write_tiny(create_store(tmp_path / "first.act"), spec, provenance={"host": "a", "at": "2026-01-01"})
     monkeypatch.setattr(actlas.store.encoder, "CHUNK_ROWS", 8)
+    monkeypatch.setattr(actlas.store.encoder, "BLOCK_BYTES", 1)
     monkeypatch.setattr(actlas.store.encoder, "SHARD_BYTES", 1)
     renamed = dataclasses.replace(
         spec, codec="lz4", maker={"torch": "9"}, model=dataclasses.replace(spec.model, name="other", base="elsewhere")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import google_crc32c
+import crc32c
 import numcodecs.blosc
 import numpy as np
 
@@ -109,4 +109,4 @@ def blosc(data: bytes, itemsize: int) -> bytes:
 
 
 def _crc(data: bytes) -> bytes:
-    return int(google_crc32c.value(data)).to_bytes(4, "little")
+    return crc32c.crc32c(data).to_bytes(4, "little")

@@ -4,10 +4,10 @@ import multiprocessing
 import random
 import signal
 import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
-from typing import Any
 
 from actlas.store.disk import Disk
 from tests.torture.count import Count
@@ -25,56 +25,79 @@ def processes() -> ForkServerContext:
 
 
 def run(phase: str, seed: int, *, rounds: int) -> Count:
-    """Kill the job `rounds` times; every second time, on average, kill the run that follows too."""
+    """Kill the job `rounds` times; every second time, on average, kill the run that follows too.
+
+    Half of the kills of a job that renames a directory come after that: the rest of the job is short, and counts.
+    """
     job, seeded, count = PHASES[phase], random.Random(seed), Count(rounds)
     with job.bases() as bases:
-        seconds = _seconds_of(phase, next(bases))
+        pace = _run_child(phase, next(bases))
         n_killed = 0
         while n_killed < rounds:
             base, go_on = next(bases), True
             while go_on and n_killed < rounds:
-                moment = 1 - seeded.random() ** 2  # more of them late, where the rename is
-                finished_after = _seconds_of(phase, base, kill_after=moment * seconds)
-                if finished_after is None:
+                since = seeded.choice([name for name in pace if name != "end"])
+                seen = _run_child(phase, base, since, seeded.uniform(0, 1.2 * (pace["end"] - pace[since])))
+                if "end" in seen:
+                    count.seen["too late"] += 1
+                    go_on = False
+                    if seen.keys() == pace.keys():
+                        pace = seen  # as fast as the machine is now
+                else:
                     n_killed += 1
                     count.seen[job.check(base, set())] += 1
                     go_on = seeded.random() < 0.5
-                else:
-                    count.seen["too late"] += 1
-                    seconds, go_on = finished_after, False  # as fast as the machine is now
             job.finish(base, set())
     return count
 
 
-def _seconds_of(phase: str, base: Path, *, kill_after: float | None = None) -> float | None:
-    """Return how long the job took in a process of its own; None where it was killed."""
+def _run_child(phase: str, base: Path, since: str | None = None, kill_after: float = 0.0) -> dict[str, float]:
+    """Do the job in a process that is killed some seconds after it said `since`; return what it said, and when."""
     here, there = multiprocessing.Pipe()
     process = processes().Process(target=child_works, args=(phase, str(base), there))
     process.start()
     there.close()
-    _answer(here)
-    if kill_after is not None:
-        time.sleep(kill_after)
-        process.kill()
+    seen: dict[str, float] = {}
     try:
-        seconds = float(_answer(here))
+        while "end" not in seen and here.poll(_ANSWER_SECONDS):
+            name, seconds = here.recv()
+            is_new = name not in seen
+            seen.setdefault(name, seconds)
+            if is_new and name == since:
+                time.sleep(kill_after)
+                process.kill()
     except EOFError:
-        seconds = None
-    process.join()
+        pass
+    else:
+        assert "end" in seen, "the child does not answer"
+    finally:
+        if "end" not in seen:
+            process.kill()
+        process.join()
     assert process.exitcode in (0, -signal.SIGKILL), f"the child failed with {process.exitcode}"
-    return seconds
+    return seen
 
 
-def _answer(connection: Connection) -> Any:
-    if not connection.poll(_ANSWER_SECONDS):
-        raise TimeoutError("the child does not answer")
-    return connection.recv()
+class TellingDisk(Disk):
+    """A disk that says when it renames a directory."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+
+    def rename(self, source: Path, target: Path) -> None:
+        if source.is_dir():
+            self._say("rename")
+        super().rename(source, target)
 
 
 def child_works(phase: str, base: str, parent: Connection) -> None:
     """Do a job: what a child process runs."""
     long_spec()  # takes longer than many a job
-    parent.send("begin")
     start = time.monotonic()
-    PHASES[phase].work(Path(base), Disk(), nothing)
-    parent.send(time.monotonic() - start)
+
+    def say(name: str) -> None:
+        parent.send((name, time.monotonic() - start))
+
+    say("begin")
+    PHASES[phase].work(Path(base), TellingDisk(say), nothing)
+    say("end")
