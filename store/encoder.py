@@ -99,8 +99,8 @@ class Encoder:
         self._arrays[name][index] = bits
         return self._take(lambda key: key.startswith(f"{name}/c."))
 
-    def encode_small(self, name: str, data: Array, dimensions: Sequence[str]) -> None:
-        """Encode a small array in one checksummed chunk; `rest` returns it."""
+    def encode_small(self, name: str, data: Array, dimensions: Sequence[str]) -> dict[str, memoryview]:
+        """Encode a small array in one checksummed chunk, and return its file by name."""
         array = self._group.create_array(
             name,
             shape=data.shape,
@@ -113,6 +113,7 @@ class Encoder:
             config={"write_empty_chunks": True},
         )
         array[...] = data
+        return self._take(lambda key: key.startswith(f"{name}/c."))
 
     def rest(self, attributes: Mapping[str, Any]) -> dict[str, memoryview]:
         """Return every file that was not returned yet, the metadata consolidated among them."""

@@ -103,15 +103,16 @@ class EntryWriter:
         """Write everything else, the manifest last, and flush it all to the disk."""
         if self.n_written != len(self.spec.task):
             raise InvalidInput(f"expected {len(self.spec.task)} examples, got {self.n_written}; write the rest first")
-        small = self._encode_small()
         identity = self.spec.identity
         attributes = {"format": FORMAT, "key": identity.key, "names": self.spec.names, "identity": identity.as_json()}
-        files = self._encoder.rest({"actlas": attributes})
-        files["provenance.json"] = memoryview(json_bytes(dict(provenance)))
-        for name in sorted(files):
-            self._disk.make_directory((self.directory / name).parent)
+        content = self._content()
         with ThreadPoolExecutor(_WRITERS, thread_name_prefix="flush") as pool:
-            _settle([pool.submit(self._put, name, data) for name, data in files.items()])
+            pending = []
+            for name, (data, dimensions) in (content | self._summary()).items():
+                pending += self._put_all(self._encoder.encode_small(name, data, dimensions), pool)
+            rest = self._encoder.rest({"actlas": attributes})
+            rest["provenance.json"] = memoryview(json_bytes(dict(provenance)))
+            _settle(pending + self._put_all(rest, pool))
         arrays = {
             name: {
                 "dtype": identity.dtype,
@@ -121,7 +122,7 @@ class EntryWriter:
             for name in self._leaves
         } | {
             name: {"dtype": data.dtype.str, "shape": list(data.shape), "digest": join_leaves(leaf_digests(data))}
-            for name, data in small.items()
+            for name, (data, _) in content.items()
         }
         manifest = Manifest(names=self.spec.names, identity=identity, arrays=arrays, files=self._files)
         self._seal(manifest)
@@ -153,9 +154,7 @@ class EntryWriter:
         for name, bits in stored.items():
             for index in self._shards(name, rows):
                 files = self._encoder.encode(name, index, bits[index[0]] if bits.ndim == 3 else bits)
-                for file in files:
-                    self._disk.make_directory((self.directory / file).parent)
-                pending += [pool.submit(self._put, file, data) for file, data in files.items()]
+                pending += self._put_all(files, pool)
                 _settle(pending[:-_WRITERS])
                 del pending[:-_WRITERS]
         _settle(pending)
@@ -166,6 +165,11 @@ class EntryWriter:
         if len(shape) == 2:
             return [(rows,)]
         return [(slice(first, min(first + step, shape[0])), rows) for first in range(0, shape[0], step)]
+
+    def _put_all(self, files: Mapping[str, memoryview], pool: ThreadPoolExecutor) -> list[Future[None]]:
+        for directory in sorted({(self.directory / name).parent for name in files}):
+            self._disk.make_directory(directory)
+        return [pool.submit(self._put, name, data) for name, data in files.items()]
 
     def _put(self, name: str, data: memoryview) -> None:
         path = self.directory / name
@@ -194,31 +198,29 @@ class EntryWriter:
                 self._disk.unlink(self.directory / name)
         self._journal.begin(header, [superblock.leaves for superblock in kept])
 
-    def _encode_small(self) -> dict[str, Array]:
-        """Encode the small arrays; return those that count for the id."""
+    def _content(self) -> dict[str, tuple[Array, tuple[str, ...]]]:
+        """Return the small arrays that count for the id, each with its dimensions."""
         spec = self.spec
-        content: dict[str, Array] = {
-            "example_id": _digest_rows(spec.task.example_ids),
-            "token_digest": _digest_rows(spec.token_digests),
-            "n_tokens": np.array(spec.n_tokens, "<i4"),
+        return {
+            "example_id": (_digest_rows(spec.task.example_ids), ("example", "digest_byte")),
+            "token_digest": (_digest_rows(spec.token_digests), ("example", "digest_byte")),
+            "n_tokens": (np.array(spec.n_tokens, "<i4"), ("example",)),
         }
+
+    def _summary(self) -> dict[str, tuple[Array, tuple[str, ...]]]:
+        """Return the small arrays that follow from the others, each with its dimensions."""
         nonfinite = np.concatenate([block.nonfinite for block in self._statistics], axis=1)
         finite_rows = (nonfinite == 0).sum(axis=1)[:, None]
         total = np.sum([block.total for block in self._statistics], axis=0)
-        statistics = {
+        return {
             "nonfinite": (nonfinite, ("layer", "example")),
             "max_abs": (np.concatenate([block.max_abs for block in self._statistics], axis=1), ("layer", "example")),
             "mean": (
                 np.divide(total, finite_rows, where=finite_rows > 0, out=np.full_like(total, np.nan)),
                 ("layer", "feature"),
             ),
-            "layer": (np.array(spec.identity.layers, "<i4"), ("layer",)),
+            "layer": (np.array(self.spec.identity.layers, "<i4"), ("layer",)),
         }
-        for name, data in content.items():
-            self._encoder.encode_small(name, data, ("example", "digest_byte")[: data.ndim])
-        for name, (data, dimensions) in statistics.items():
-            self._encoder.encode_small(name, data, dimensions)
-        return content
 
 
 def _settle(futures: Sequence[Future[None]]) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import zarr
 from zarr.errors import ZarrUserWarning
 
+from actlas.store.codec import CODEC
 from actlas.store.digest import LEAF_ROWS
 from actlas.store.disk import Disk
 from actlas.store.dtype import Array
@@ -153,7 +154,7 @@ def _new_array(group: zarr.Group, excerpt: Excerpt, name: str, dimensions: tuple
         name,
         shape=shape,
         dtype=dtype,
-        chunks=chunk_and_shard(shape, dtype.itemsize)[0],
+        chunks=chunk_and_shard(shape, dtype.itemsize, CODEC)[0],
         dimension_names=list(dimensions),
         fill_value=float("nan"),
         config={"write_empty_chunks": True},

@@ -108,7 +108,7 @@ the same machine.
         )
     text += """
 Writing includes statistics, digests and flushing to this machine's disk. The default shrinks nearly as far as the entropy of
-the exponents allows, and still reads several times as fast as a disk or a network gives; `blosc-bit-zstd` is larger and read more slowly.
+the exponents allows, and reads several times as fast as a disk or a network gives; `blosc-bit-zstd` is larger and slower.
 
 ## How close to the limit
 
