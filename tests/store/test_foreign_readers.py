@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from actlas.store import CODECS, Entry, Store, StoreWriter, withdraw, write_limit
-from tests.store.tiny import REAL, folder, tiny_model, tiny_spec, tiny_task, write_tiny
+from tests.store.tiny import REAL, folder, many_chunks, tiny_model, tiny_spec, tiny_task, write_tiny
 
 # Neither the environment nor site-packages' .pth files reach the child, so no editable install is found; and a wheel that
 # lies among the packages is blocked. What it prints is JSON.
@@ -81,7 +81,8 @@ def test_xarray_opens_a_whole_store_as_a_tree(full: Store):
     store = StoreWriter(full.location)
     for dtype in REAL:
         model = tiny_model(f"no-norm-{dtype}", norm_width=None, base="cc")
-        write_tiny(store, tiny_spec(model=model, task=tiny_task(300), dtype=dtype, layers=(0, 2)))
+        with many_chunks():
+            write_tiny(store, tiny_spec(model=model, task=tiny_task(300), dtype=dtype, layers=(0, 2)))
     withdraw(store, full.entry(model="pythia", task="rte").path, why="test")
     write_limit(store.disk, store.root, 1 << 40)
     entries = {f"/{entry.path}": entry for entry in full.entries()}

@@ -52,6 +52,7 @@ from tests.servers.nginx import missing, nginx, page_configuration
 from tests.store.tiny import (
     build_tiny_store,
     everything,
+    many_chunks,
     problems_of,
     same_bits,
     tiny_model,
@@ -73,7 +74,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     build_tiny_store(directory / "lab.act")
     writer = open_writer(directory / "lab.act")
     writer.label_task("rte", {"licence": "MIT"})
-    with pytest.MonkeyPatch.context() as patch:
+    with many_chunks(), pytest.MonkeyPatch.context() as patch:
         patch.setattr("actlas.store.encoder.SHARD_BYTES", 160 << 10)  # two layers a shard
         codecs = create_store(directory / "codecs.act")
         for codec in CODECS:

@@ -18,6 +18,7 @@ from tests.store.tiny import (
     BITS,
     REAL,
     folder,
+    many_chunks,
     root_of,
     same_bits,
     tiny_model,
@@ -69,7 +70,8 @@ def test_any_bits_of_any_shape_come_back(data: st.DataObject):
 def written(tmp_path_factory: pytest.TempPathFactory):
     spec = tiny_spec(task=tiny_task(300), layers=(1, 4, 7))
     values = tiny_values(spec)
-    return write_tiny(create_store(tmp_path_factory.mktemp("read") / "lab.act"), spec, values), *values
+    with many_chunks():
+        return write_tiny(create_store(tmp_path_factory.mktemp("read") / "lab.act"), spec, values), *values
 
 
 def test_a_layer_is_read_whole_by_range_and_by_index_array(written):

@@ -9,6 +9,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+import pytest
 
 from actlas.store import (
     AlreadyExists,
@@ -108,6 +109,14 @@ def tiny_values(spec: EntrySpec, seed: int = 0) -> tuple[np.ndarray, np.ndarray 
 
 def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
     return a.dtype == b.dtype and a.shape == b.shape and np.ascontiguousarray(a).tobytes() == b.tobytes()
+
+
+@contextlib.contextmanager
+def many_chunks() -> Iterator[None]:
+    """Entries that are written inside have chunks of 256 rows, as those of wide models have, however narrow they are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("actlas.store.encoder.BLOCK_BYTES", 1)
+        yield
 
 
 def write_tiny(

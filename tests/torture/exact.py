@@ -79,7 +79,8 @@ def visible(root: Path, *known: Exact) -> set[str]:
     for entry in entries:
         assert entry.id in contents, f"{entry.location}: another id than an uninterrupted run gives"
         assert everything(entry) == contents[entry.id], f"{entry.location}: wrong values"
-    assert problems_of(store) == ""
+    problems = problems_of(store)
+    assert problems == "", problems
     return {entry.id for entry in entries}
 
 

@@ -7,7 +7,7 @@ from actlas.store import CODEC, Entry, EntrySpec, Store, StoreWriter, create_sto
 from actlas.store.disk import Disk
 from actlas.store.limit import write_limit
 from actlas.store.withdraw import withdraw
-from tests.store.tiny import tiny_model, tiny_spec, tiny_task, unlock, write_tiny
+from tests.store.tiny import many_chunks, tiny_model, tiny_spec, tiny_task, unlock, write_tiny
 
 MODEL, TASK = "pythia", "rte"
 
@@ -15,7 +15,8 @@ MODEL, TASK = "pythia", "rte"
 def furnished(root: Path, codec: str = CODEC) -> Store:
     """One entry of several chunks, one that was withdrawn, labels and a limit; it may be damaged."""
     writer = create_store(root)
-    _write(writer, dataclasses.replace(tiny_spec(model=tiny_model(MODEL), task=tiny_task(300, TASK)), codec=codec))
+    with many_chunks():
+        _write(writer, dataclasses.replace(tiny_spec(model=tiny_model(MODEL), task=tiny_task(300, TASK)), codec=codec))
     gone = _write(writer, tiny_spec(model=tiny_model("gone", base="0c"), task=tiny_task(3, "gone")))
     withdraw(writer, gone.path, why="torture")
     writer.label_task(TASK, {"licence": "CC0"})
