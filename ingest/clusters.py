@@ -1,0 +1,57 @@
+"""Clusters: the groups of tasks of FLAN 2021, known by name, and those that a user names.
+
+Source: Wei et al. 2022, "Finetuned Language Models Are Zero-Shot Learners", figure 3 and its public code.
+"""
+
+from collections.abc import Mapping
+
+FLAN_2021: dict[str, tuple[str, ...]] = {
+    "summarization": (
+        "aeslc",
+        "cnn_dailymail",
+        "gigaword",
+        "multi_news",
+        "newsroom",
+        "samsum",
+        "xsum",
+        "ag_news_subset",
+        "opinion_abstracts_rotten_tomatoes",
+        "opinion_abstracts_idebate",
+        "wiki_lingua_english_en",
+    ),
+    "struct_to_text": ("web_nlg_en", "common_gen", "e2e_nlg", "dart"),
+    "reading_comprehension": ("squad_v1", "squad_v2", "drop", "multirc", "openbookqa", "bool_q"),
+    "closed_book_qa": ("trivia_qa", "natural_questions", "arc_challenge", "arc_easy"),
+    "paraphrase": ("glue_mrpc", "glue_qqp", "paws_wiki", "stsb"),
+    "sentiment": ("imdb_reviews", "sentiment140", "yelp_polarity_reviews", "sst2"),
+    "commonsense": ("copa", "hellaswag", "story_cloze", "piqa"),
+    "translation": (
+        "para_crawl_enes",
+        "wmt14_enfr",
+        "wmt16_translate_deen",
+        "wmt16_translate_tren",
+        "wmt16_translate_csen",
+        "wmt16_translate_fien",
+        "wmt16_translate_roen",
+        "wmt16_translate_ruen",
+    ),
+    "coreference": ("definite_pronoun_resolution", "winogrande", "wsc"),
+    "nli": ("anli_r1", "anli_r2", "anli_r3", "cb", "rte", "mnli_matched", "mnli_mismatched", "qnli", "wnli", "snli"),
+    "reading_comp_w_commonsense": ("record", "cosmos_qa"),
+    "misc": ("math_dataset", "quac", "coqa", "wic", "cola", "trec", "true_case", "fix_punct", "word_segment"),
+}
+
+_CLUSTER_OF = {task: cluster for cluster, tasks in FLAN_2021.items() for task in tasks}
+
+
+def cluster_of(task: str, named: Mapping[str, str] | None = None) -> str | None:
+    """Return the cluster of a task: what the user named, else FLAN's, else None.
+
+    Parameters
+    ----------
+    task : str
+        Its slug.
+    named : mapping, optional
+        From slug to cluster.
+    """
+    return (named or {}).get(task) or _CLUSTER_OF.get(task)
