@@ -53,6 +53,7 @@ def create_root(disk: Disk, root: Path, batch_tokens: int) -> None:
         for directory in (root, root / "tasks", root / "models"):
             disk.make_directory(directory)
         disk.write_atomically(root / "models" / "zarr.json", GROUP_JSON)
+        disk.sync(root)  # the root's own file, which makes it a store, must not be kept where these names are lost
         disk.write_atomically(root / "zarr.json", root_json(batch_tokens))
         disk.sync(root.absolute().parent)
     except OSError as error:

@@ -1,11 +1,16 @@
 """Every fault ends in the exact data or in an error that names the file: short versions of `make torture`."""
 
 import errno
+import random
+from pathlib import Path
 
 import pytest
 
-from actlas.store import CODECS, ActError
+from actlas.store import CODECS, ActError, open_store
+from actlas.store.disk import Disk
+from actlas.store.layout import create_root, store_exists
 from tests.servers import nginx
+from tests.store.tiny import problems_of
 from tests.torture import (
     bit_flips,
     damaged_files,
@@ -69,6 +74,23 @@ class ForgetsDirectories(VolatileDisk):
 def test_a_writer_that_forgets_to_flush_is_found_out(careless: type[VolatileDisk]):
     with pytest.raises((AssertionError, ActError), match=r"lost|JSON|bytes|cannot be read|no readable"):
         power_losses.run("ingest", SEED, rounds=100, order="any", disk_type=careless)
+
+
+def test_a_store_that_loses_power_while_it_is_made_is_whole_or_can_be_made_again(tmp_path: Path):
+    base, seeded, outcomes = tmp_path / "now", random.Random(SEED), set()
+    base.mkdir()
+    disk = VolatileDisk(base)
+    create_root(disk, base / "lab.act", 100)
+    for length in range(1, len(disk.log) + 1):
+        for number in range(20):
+            image = tmp_path / f"image-{length}-{number}"
+            disk.lose_power(length, "any", seeded, image)
+            outcomes.add(store_exists(image / "lab.act"))
+            if store_exists(image / "lab.act"):
+                assert problems_of(open_store(image / "lab.act")) == ""
+            else:
+                create_root(Disk(), image / "lab.act", 100)
+    assert outcomes == {True, False}
 
 
 class HidesErrors(FailingDisk):
