@@ -6,7 +6,7 @@ import click
 
 from actlas.cli.display import print_json, print_table
 from actlas.cli.progress import IngestDisplay
-from actlas.ingest import RENDERINGS, Checkpoint, Fields, Options, Report, load_tasks
+from actlas.ingest import POSITIONS, RENDERINGS, Checkpoint, Fields, Options, Report, load_tasks
 from actlas.ingest import ingest as run_ingest
 from actlas.store import CODEC, CODECS, Entry, InvalidInput, writable_root
 
@@ -39,6 +39,15 @@ def _fields(_context: click.Context, _parameter: click.Parameter, values: tuple[
     show_default=True,
     help="How prompts become tokens: as they are, or as a chat turn.",
 )
+@click.option(
+    "--position",
+    "positions",
+    multiple=True,
+    type=click.Choice(list(POSITIONS)),
+    default=("last",),
+    show_default=True,
+    help="What to keep of each prompt: its last or first token, or the mean of all; repeat for several in one pass.",
+)
 @click.option("--layers", help="Layers to keep, e.g. 0,8,16 or 0:33:2; all by default.")
 @click.option(
     "--dtype", default="auto", show_default=True, help="bfloat16, float16, float32; auto is the checkpoint's."
@@ -67,7 +76,7 @@ def ingest(
     as_json: bool,
     **options: object,
 ) -> None:
-    """Run a checkpoint, or adapters under it, over tasks and keep every layer's last prompt token in STORE.
+    """Run a checkpoint, or adapters under it, over tasks and keep every layer's hidden states in STORE.
 
     STORE is made when it does not exist. What is there already is not computed again.
 

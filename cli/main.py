@@ -114,15 +114,19 @@ def _call(arguments: list[str] | None) -> int:
         error.show()
         return error.exit_code
     except ActError as error:
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Error: {error}{_notes(error)}", err=True)
         return 1
     except OSError as error:
         _discard_output()
         if not isinstance(error, BrokenPipeError):  # who closed the pipe has read enough
             where = f"{error.filename}: " if error.filename else ""
-            click.echo(f"Error: {where}{error.strerror or error}", err=True)
+            click.echo(f"Error: {where}{error.strerror or error}{_notes(error)}", err=True)
         return 1
     return result if isinstance(result, int) else 0
+
+
+def _notes(error: BaseException) -> str:
+    return "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
 
 
 def _discard_output() -> None:

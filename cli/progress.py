@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -24,7 +25,7 @@ class IngestDisplay(IngestProgress):
         self._forecast: Forecast | None = None
         self._label = ""
         self._examples = self._tokens = self._padded = self._skipped = 0
-        self._waited = 0.0
+        self._waited: Counter[str] = Counter()
         self._start = self._last_line = time.monotonic()
 
     @contextmanager
@@ -87,14 +88,14 @@ class IngestDisplay(IngestProgress):
         if self._bars is not None:
             self._bars.update(self._task, advance=n_examples)
 
-    def waiting(self, seconds: float) -> None:
-        """Count time that the model waited for the disk."""
-        self._waited += seconds
+    def waiting(self, stage: str, seconds: float) -> None:
+        """Count time that the model waited for a later stage."""
+        self._waited[stage] += seconds
 
     def rate(self) -> str:
         """Return speed, padding and the bottleneck in one line."""
         elapsed = max(time.monotonic() - self._start, 1e-9)
-        stage = "writing" if self._waited > elapsed / 2 else "the model"
+        stage = next((stage for stage, seconds in self._waited.items() if seconds > elapsed / 2), "the model")
         return (
             f"{self._tokens / elapsed:,.0f} tokens/s, {1 - self._tokens / self._padded:.0%} padding, bound by {stage}"
         )

@@ -11,6 +11,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from transformers import AutoConfig, AutoTokenizer
 
+from actlas.ingest.families import Family, family_of
 from actlas.store import InvalidInput, Mismatch, ModelIdentity, NotFound, Source, check_slug
 from actlas.store.digest import file_digest, json_digest
 
@@ -114,6 +115,8 @@ class Base:
         Its tokenizer.
     tokenizer_digest : str
         Digest of everything that decides how text becomes tokens.
+    family : Family
+        How its architecture is run.
     """
 
     directory: Path
@@ -121,11 +124,13 @@ class Base:
     config: Any
     tokenizer: Any
     tokenizer_digest: str
+    family: Family
 
     @property
     def max_tokens(self) -> int | None:
         """The model's context in tokens, None where nothing bounds it."""
-        bounds = (getattr(self.config, "max_position_embeddings", None), self.tokenizer.model_max_length)
+        places = getattr(self.config, "max_position_embeddings", None)
+        bounds = (places and places - self.family.n_reserved, self.tokenizer.model_max_length)
         return min((int(bound) for bound in bounds if bound is not None and 0 < bound < 1 << 40), default=None)
 
 
@@ -137,7 +142,7 @@ def find_base(name: str, revision: str | None = None) -> Base:
     NotFound
         When it is not there.
     Source
-        When it is no causal decoder in safetensors with a tokenizer.
+        When it is no transformer that can be run, in safetensors with a tokenizer.
     """
     directory = find_directory(name, revision)
     raw = _read_config(directory / "config.json", "a model checkpoint")
@@ -148,11 +153,12 @@ def find_base(name: str, revision: str | None = None) -> Base:
         config = AutoConfig.from_pretrained(directory, **local)
     except Exception as error:  # its checks of values raise errors of their own
         raise Source(f"{directory}: transformers cannot read its config.json ({_one_line(error)})") from error
+    family = family_of(config, str(directory))
     try:
         tokenizer = AutoTokenizer.from_pretrained(directory, **local)
     except Exception as error:  # every tokenizer fails in its own way
         raise Source(f"{directory}: its tokenizer cannot be loaded ({_one_line(error)})") from error
-    return Base(directory, digest, config, tokenizer, tokenizer_digest(tokenizer))
+    return Base(directory, digest, config, tokenizer, tokenizer_digest(tokenizer), family)
 
 
 def _one_line(error: BaseException) -> str:
@@ -167,8 +173,6 @@ def _refuse(directory: Path, config: dict[str, Any]) -> None:
     for key, reason in reasons.items():
         if key in config:
             raise Source(f"{directory}: the model {reason} ({key} in config.json)")
-    if config.get("is_encoder_decoder"):
-        raise Source(f"{directory}: an encoder-decoder; expected a causal decoder such as Llama, Qwen2 or GPT-2")
 
 
 def tokenizer_digest(tokenizer: Any) -> str:
@@ -208,6 +212,10 @@ def find_adapter(name: str, base: Base, base_name: str, *, allow_base_mismatch: 
     """
     directory = find_directory(name)
     config = _read_config(directory / "adapter_config.json", "a PEFT adapter")
+    if base.family.masks:
+        raise Source(
+            f"{directory}: adapters are put under causal decoders only, and {base_name} is an {base.family.kind}"
+        )
     if config.get("peft_type") != "LORA":
         raise Source(f"{directory}: expected a LoRA adapter, got {config.get('peft_type')}")
     starts = config.get("init_lora_weights", True)

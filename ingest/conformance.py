@@ -6,13 +6,15 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
-from actlas.ingest.capture import Capture
+from actlas.ingest.capture import Capture, model_inputs, reducer
+from actlas.ingest.families import CAUSAL, Family
+from actlas.ingest.positions import spans
 from actlas.store import Source
 
 N_PROBES = 4
 
 # Relative difference of a prompt padded in a batch from the same prompt alone: beyond rounding, the model looks at what
-# follows a token, or at its place from the right, and is no causal decoder.
+# follows a token, or at its place from the right, and cannot be run so.
 _TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.1}
 
 
@@ -40,33 +42,39 @@ def choose_probes(token_ids: Sequence[list[int]]) -> list[list[int]]:
     return [by_length[index] for index in sorted(chosen)]
 
 
-def check_conformance(model: PreTrainedModel, probes: Sequence[list[int]]) -> Conformance:
+def check_conformance(
+    model: PreTrainedModel,
+    probes: Sequence[list[int]],
+    positions: Sequence[str] = ("last",),
+    family: Family = CAUSAL,
+    tolerance: float | None = None,
+) -> Conformance:
     """Compare captured states with the model's own, bit by bit in the compute dtype, on a few prompts.
 
     Raises
     ------
     Source
-        When they differ, or when padding changes them beyond rounding.
+        When they differ, or when padding changes them beyond `tolerance`, by default the dtype's rounding.
     """
-    depth = model.config.num_hidden_layers
-    capture = Capture(model, range(depth + 1))
+    depth, name = model.config.num_hidden_layers, type(model).__name__
+    capture = Capture(model, range(depth + 1), positions, family)
     states, final = capture(probes)
-    own, own_final = _own_states(model, probes)
-    has_norm = not _same(own_final, states[depth])
+    own, own_final = _own_states(model, probes, positions, family)
+    has_norm = not _same(own_final, states[:, depth])
     # The model's own last entry is after the final norm; blocks before it are raw.
-    raw_layers = depth if has_norm else depth + 1
-    for layer in range(raw_layers):
-        if not _same(states[layer], own[layer]):
-            raise Source(f"{type(model).__name__}: layer {layer} is not the state that the model itself reports")
+    for layer in range(depth if has_norm else depth + 1):
+        if not _same(states[:, layer], own[layer]):
+            raise Source(f"{name}: layer {layer} is not the state that the model itself reports")
     if not _same(final, own_final):
-        raise Source(f"{type(model).__name__}: the final state is not the one that the model itself reports")
-    difference = _padded_against_alone(capture, probes, states)
-    if difference > _TOLERANCE[model.dtype]:
+        raise Source(f"{name}: the final state is not the one that the model itself reports")
+    difference = float(padded_against_alone(capture, probes, states).max())
+    allowed = _TOLERANCE[model.dtype] if tolerance is None else tolerance
+    if difference > allowed:
         raise Source(
-            f"{type(model).__name__}: a prompt's states change by {difference:.1e} when it is padded, expected at most "
-            f"{_TOLERANCE[model.dtype]:.0e} in {model.dtype}; it is no causal decoder that this version can run"
+            f"{name}: a prompt's states change by {difference:.1e} when it is padded, expected at most {allowed:.0e} in "
+            f"{model.dtype}; it is no {family.kind} that this version can run"
         )
-    return Conformance(norm_width=int(final.shape[1]) if has_norm else None, padded_against_alone=difference)
+    return Conformance(norm_width=int(final.shape[-1]) if has_norm else None, padded_against_alone=difference)
 
 
 def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
@@ -74,24 +82,41 @@ def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
     return a.shape == b.shape and bool(((a == b) | (a.isnan() & b.isnan())).all())
 
 
-def _own_states(model: PreTrainedModel, probes: Sequence[list[int]]) -> tuple[list[torch.Tensor], torch.Tensor]:
-    lengths = torch.tensor([len(ids) for ids in probes])
-    padded = torch.zeros(len(probes), int(lengths.max()), dtype=torch.long)
-    for row, ids in enumerate(probes):
-        padded[row, : len(ids)] = torch.tensor(ids)
+def _own_states(
+    model: PreTrainedModel, probes: Sequence[list[int]], positions: Sequence[str], family: Family
+) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """Return the model's own states of every layer and its final ones, each (n_positions, n_examples, n_features)."""
     with torch.inference_mode():
-        output = model.base_model(input_ids=padded.to(model.device), use_cache=False, output_hidden_states=True)
+        output = model.base_model(**model_inputs(model, probes, family), output_hidden_states=True)
     states = output.hidden_states
     if states is None or len(states) != model.config.num_hidden_layers + 1 or any(state is None for state in states):
         raise Source(f"{type(model).__name__}: it does not report its own hidden states, so captures cannot be checked")
-    rows, last = torch.arange(len(probes)), lengths - 1
-    return [state[rows, last] for state in states], output.last_hidden_state[rows, last]
+    lengths = [len(ids) for ids in probes]
+    reducers = [reducer(spans(position, lengths), model.device) for position in positions]
+    reduced = [torch.stack([reduce(state) for reduce in reducers]) for state in (*states, output.last_hidden_state)]
+    return reduced[:-1], reduced[-1]
 
 
-def _padded_against_alone(capture: Capture, probes: Sequence[list[int]], states: torch.Tensor) -> float:
-    alone = torch.cat([capture([ids])[0] for ids in probes], dim=1).double()
+def padded_against_alone(capture: Capture, probes: Sequence[list[int]], states: torch.Tensor) -> torch.Tensor:
+    """Return the largest relative difference of each layer between a batch and each of its prompts alone.
+
+    Parameters
+    ----------
+    capture : Capture
+        What ran the batch.
+    probes : sequence of list of int
+        Tokens of its prompts.
+    states : (n_positions, n_layers, n_examples, n_features)
+        What it returned.
+
+    Returns
+    -------
+    torch.Tensor
+        (n_layers,) float64; rows that are not finite do not count.
+    """
+    alone = torch.cat([capture([ids])[0] for ids in probes], dim=2).double()
     together = states.double()
-    scale = alone.norm(dim=2).clamp_min(torch.finfo(torch.float32).tiny)
-    difference = (together - alone).norm(dim=2) / scale
-    finite = alone.isfinite().all(dim=2) & together.isfinite().all(dim=2)
-    return float(torch.where(finite, difference, 0.0).max())
+    scale = alone.norm(dim=3).clamp_min(torch.finfo(torch.float32).tiny)
+    difference = (together - alone).norm(dim=3) / scale
+    finite = alone.isfinite().all(dim=3) & together.isfinite().all(dim=3)
+    return torch.where(finite, difference, 0.0).amax(dim=(0, 2))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from actlas.ingest.jobs import Job, Resident
+from actlas.ingest.jobs import Job, Resident, passes
 from actlas.ingest.loading import TORCH_DTYPES
 from actlas.ingest.progress import Forecast
 from actlas.store.dtype import STORED
@@ -24,18 +24,19 @@ def all_jobs(residents: Sequence[Resident]) -> Iterator[tuple[Resident, Job]]:
 def forecast_of(root: Path, residents: Sequence[Resident], n_present: int, device: str) -> Forecast:
     """Return what an ingest will do, from plans, sizes and the speed of one matrix product; no model runs."""
     jobs = list(all_jobs(residents))
+    passed = [(resident, jobs[0]) for resident in residents for run in resident.runs for jobs in passes(run.jobs)]
     existing = next(path for path in (root.absolute(), *root.absolute().parents) if path.exists())
     n_bytes = sum(
         len(resident.layers) * len(job.task) * resident.base.config.hidden_size * STORED[resident.dtype].itemsize
         for resident, job in jobs
     )
-    operations = sum(2 * _n_parameters(resident) * job.plan.n_padded for resident, job in jobs)
+    operations = sum(2 * _n_parameters(resident) * job.plan.n_padded for resident, job in passed)
     return Forecast(
         n_entries=len(jobs),
         n_present=n_present,
-        n_examples=sum(len(job.task) for _, job in jobs),
-        n_tokens=sum(sum(job.tokenized.lengths) for _, job in jobs),
-        n_padded=sum(job.plan.n_padded for _, job in jobs),
+        n_examples=sum(len(job.task) for _, job in passed),
+        n_tokens=sum(sum(job.tokenized.lengths) for _, job in passed),
+        n_padded=sum(job.plan.n_padded for _, job in passed),
         n_bytes=n_bytes,
         free_bytes=shutil.disk_usage(existing).free,
         least_seconds=operations / _matrix_rate(device, residents[0].dtype) if jobs else 0.0,

@@ -6,19 +6,17 @@ from dataclasses import dataclass, field
 from actlas.ingest.checkpoint import Adapter, Base, Checkpoint, find_adapter, find_base, identity
 from actlas.ingest.plan import Plan, make_plan
 from actlas.ingest.rendering import RenderingName, TokenizedTask, rendering_digest, tokenize
+from actlas.ingest.trial import check_unknown
 from actlas.store import (
     EntryIdentity,
     InvalidInput,
     ModelIdentity,
     NotFound,
-    Source,
     Task,
     near_misses,
 )
 from actlas.store.dtype import check_dtype
 from actlas.store.layers import parse_layers
-
-POSITION = "last"
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,11 +45,20 @@ class Run:
 class Job:
     """One entry to compute."""
 
+    position: str
     task: Task
     rendering: RenderingName
     tokenized: TokenizedTask
     plan: Plan
     identity: EntryIdentity
+
+
+def passes(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Return the jobs that one run over a task's prompts serves together: its positions."""
+    together: dict[tuple[str, str], list[Job]] = {}
+    for job in jobs:
+        together.setdefault((job.task.slug, job.rendering), []).append(job)
+    return list(together.values())
 
 
 def resolve_dtype(dtype: str, base: Base) -> str:
@@ -72,6 +79,7 @@ def plan_residents(
     *,
     renderings: Sequence[RenderingName],
     batch_tokens: int,
+    positions: Sequence[str],
     layers: str | None,
     dtype: str,
     all_tasks: bool,
@@ -87,10 +95,8 @@ def plan_residents(
         place = (checkpoint.base, checkpoint.revision)
         if place not in residents:
             base = find_base(*place)
-            depth = getattr(base.config, "num_hidden_layers", None)
-            if depth is None:
-                raise Source(f"{checkpoint.base}: its config.json has no number of layers; expected a causal decoder")
-            chosen = parse_layers(layers, depth)
+            check_unknown(base)
+            chosen = parse_layers(layers, base.config.num_hidden_layers)
             residents[place] = Resident(checkpoint.base, base, checkpoint.revision, chosen, resolve_dtype(dtype, base))
         resident = residents[place]
         adapter = None
@@ -104,7 +110,10 @@ def plan_residents(
                 known = (id(resident), task.slug, rendering)
                 if known not in tokenized:
                     tokenized[known] = tokenize(task, resident.base.tokenizer, rendering, resident.base.max_tokens)
-                run.jobs.append(_job(resident, run, task, rendering, tokenized[known], batch_tokens))
+                plan = make_plan(tokenized[known].lengths, batch_tokens)
+                run.jobs.extend(
+                    _job(resident, run, position, task, rendering, tokenized[known], plan) for position in positions
+                )
         resident.runs.append(run)
     return list(residents.values())
 
@@ -130,10 +139,16 @@ def _tasks_of(checkpoint: Checkpoint, tasks: Sequence[Task], all_tasks: bool) ->
 
 
 def _job(
-    resident: Resident, run: Run, task: Task, rendering: RenderingName, tokenized: TokenizedTask, batch_tokens: int
+    resident: Resident,
+    run: Run,
+    position: str,
+    task: Task,
+    rendering: RenderingName,
+    tokenized: TokenizedTask,
+    plan: Plan,
 ) -> Job:
-    plan = make_plan(tokenized.lengths, batch_tokens)
     return Job(
+        position,
         task,
         rendering,
         tokenized,
@@ -144,7 +159,7 @@ def _job(
             task_digest=task.digest,
             rendering_digest=rendering_digest(resident.base.tokenizer, rendering),
             plan_digest=plan.digest,
-            position=POSITION,
+            position=position,
             layers=resident.layers,
             dtype=resident.dtype,
         ),

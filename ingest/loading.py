@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from actlas.ingest.checkpoint import Adapter, Base, quiet_transformers
 from actlas.store import Mismatch, Source
@@ -34,11 +34,11 @@ def load_base(base: Base, dtype: str, device: str) -> PreTrainedModel:
     Raises
     ------
     Source
-        When the architecture is no causal decoder, or a tensor is missing, unexpected or of another shape.
+        When transformers cannot load it, or a tensor is missing, unexpected or of another shape.
     """
     try:
         with quiet_transformers():
-            model, report = AutoModelForCausalLM.from_pretrained(
+            model, report = base.family.loader.from_pretrained(
                 base.directory,
                 dtype=TORCH_DTYPES[dtype],
                 local_files_only=True,
@@ -47,17 +47,26 @@ def load_base(base: Base, dtype: str, device: str) -> PreTrainedModel:
                 output_loading_info=True,
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise Source(f"{base.directory}: transformers cannot load it as a causal decoder: {error}") from error
-    # The LM head is never run; everything else must be there, or it would be random without a word.
-    prefix = f"{model.base_model_prefix}."
-    missing = sorted(name for name in report["missing_keys"] if name.startswith(prefix))
-    unexpected = sorted(report["unexpected_keys"])
+        raise Source(
+            f"{base.directory}: transformers cannot load it as a model of its kind ({base.family.kind}): {error}"
+        ) from error
+    # Heads are never run; everything else must be there, or it would be random without a word.
+    missing = sorted(name for name in report["missing_keys"] if _is_run(name, model))
+    unexpected = sorted(
+        name for name in report["unexpected_keys"] if _is_run(name, model) or model.base_model is not model
+    )
     if missing or unexpected:
         raise Source(
             f"{base.directory}: its tensors are not those of {type(model).__name__}: "
             f"missing {_some(missing)}, unexpected {_some(unexpected)}; the checkpoint is incomplete or of another model"
         )
     return model.to(device).eval()
+
+
+def _is_run(name: str, model: PreTrainedModel) -> bool:
+    """Return whether a tensor belongs to what computes hidden states, not to a head or a pooler."""
+    part = name.removeprefix(f"{model.base_model_prefix}.").split(".")[0]
+    return part in {own.split(".")[0] for own in model.base_model.state_dict()} - {"pooler"}
 
 
 def _some(names: list[str]) -> str:

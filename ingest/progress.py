@@ -49,5 +49,5 @@ class Progress:
     def skip(self, n_examples: int, n_padded: int) -> None:
         """Call when examples need no work, because an interrupted ingest left them."""
 
-    def waiting(self, seconds: float) -> None:
-        """Call when the forward pass had to wait for writing."""
+    def waiting(self, stage: str, seconds: float) -> None:
+        """Call when the forward pass had to wait for a later stage: ``copying`` or ``writing``."""

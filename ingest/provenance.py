@@ -3,7 +3,6 @@
 import socket
 from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import datetime
 from importlib.metadata import version
 from typing import Any
 
@@ -11,7 +10,9 @@ import torch
 from transformers import PreTrainedModel
 
 from actlas.ingest.conformance import Conformance
+from actlas.ingest.families import Family
 from actlas.ingest.jobs import Job, Run
+from actlas.ingest.passes import Timing
 
 
 def maker(model: PreTrainedModel) -> dict[str, Any]:
@@ -33,28 +34,29 @@ def _device_name(model: PreTrainedModel) -> str:
 
 def provenance(
     model: PreTrainedModel,
+    family: Family,
     run: Run,
     job: Job,
     conformance: Conformance,
-    started: datetime,
-    seconds: float,
-    n_resumed: int,
+    timing: Timing,
 ) -> Mapping[str, Any]:
-    """Return when, where and with what an entry was made; `seconds` count from example `n_resumed` on."""
-    n_tokens, n_run = sum(job.tokenized.lengths), sum(job.tokenized.lengths[n_resumed:])
+    """Return when, where and with what an entry was made."""
+    n_tokens, n_run = sum(job.tokenized.lengths), sum(job.tokenized.lengths[timing.n_resumed :])
     versions = {name: version(name) for name in ("actlas", "torch", "transformers", "peft", "zarr", "numpy")}
     return {
-        "started": started.isoformat(timespec="seconds"),
-        "seconds": round(seconds, 3),
+        "started": timing.started.isoformat(timespec="seconds"),
+        "seconds": round(timing.seconds, 3),
         "host": socket.gethostname(),
         **maker(model),
         "versions": versions,
         "checkpoint": asdict(run.checkpoint) | {"trained_on": list(run.checkpoint.trained_on)},
+        "family": family.kind,
+        "is_batch_dependent": family.is_batch_dependent,
         "batch_tokens": job.plan.batch_tokens,
         "n_tokens": n_tokens,
         "padding_share": round(1 - n_tokens / job.plan.n_padded, 6),
-        "tokens_per_second": round(n_run / seconds, 1),
-        "n_resumed": n_resumed,
+        "tokens_per_second": round(n_run / timing.seconds, 1),
+        "n_resumed": timing.n_resumed,
         "n_truncated": job.tokenized.n_truncated,
         "n_duplicates": job.task.n_duplicates,
         "conformance": asdict(conformance),

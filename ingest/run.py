@@ -1,26 +1,21 @@
 """Ingest: run each checkpoint once over the tasks and commit an entry for each."""
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from transformers import PreTrainedModel
 
 from actlas.ingest.capture import Capture
 from actlas.ingest.checkpoint import Checkpoint
-from actlas.ingest.conformance import Conformance, check_conformance, choose_probes
+from actlas.ingest.conformance import check_conformance, choose_probes
 from actlas.ingest.forecast import all_jobs, forecast_of
-from actlas.ingest.jobs import POSITION, Job, Resident, Run, plan_residents
+from actlas.ingest.jobs import Job, Resident, Run, passes, plan_residents
 from actlas.ingest.loading import adapted, load_base
-from actlas.ingest.plan import Batch
+from actlas.ingest.passes import run_pass
+from actlas.ingest.positions import check_positions
 from actlas.ingest.progress import Forecast, Progress
 from actlas.ingest.provenance import maker, provenance
 from actlas.ingest.rendering import RenderingName
@@ -29,7 +24,6 @@ from actlas.store import (
     CODEC,
     Entry,
     EntrySpec,
-    EntryWriter,
     InvalidInput,
     Model,
     Store,
@@ -41,8 +35,6 @@ from actlas.store import (
     writable_root,
 )
 from actlas.store.codec import check_codec
-from actlas.store.digest import LEAF_ROWS
-from actlas.store.dtype import LOGICAL
 from actlas.store.limit import check_limit
 from actlas.store.storage import LocalStorage
 
@@ -52,6 +44,7 @@ class Options:
     """How an ingest runs; see `ingest`."""
 
     renderings: tuple[RenderingName, ...] = ("raw",)
+    positions: tuple[str, ...] = ("last",)
     layers: str | None = None
     dtype: str = "auto"
     device: str = "auto"
@@ -86,7 +79,7 @@ def ingest(
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> Report:
-    """Run checkpoints over tasks and keep the last prompt token's states of every layer.
+    """Run checkpoints over tasks and keep the states of every layer at chosen positions.
 
     Everything that can be checked is checked before any weights are loaded. Each base is loaded once; adapters are
     swapped under it. Entries that are there already are not computed again.
@@ -101,7 +94,7 @@ def ingest(
     tasks : sequence of Task
         As `load_tasks` returns them.
     options : Options
-        Renderings, layers, dtype, device.
+        Renderings, positions, layers, dtype, device.
     dry_run : bool
         Only forecast.
     progress : Progress
@@ -115,12 +108,14 @@ def ingest(
     options, progress = options or Options(), progress or Progress()
     root = writable_root(store)
     check_codec(options.codec)
+    check_positions(options.positions)
     is_there = store_exists(root)
     batch_tokens = Store(root).batch_tokens if is_there else BATCH_TOKENS
     residents = plan_residents(
         checkpoints,
         tasks,
         renderings=options.renderings,
+        positions=options.positions,
         batch_tokens=batch_tokens,
         layers=options.layers,
         dtype=options.dtype,
@@ -147,7 +142,7 @@ def ingest(
         entry
         for resident in residents
         if any(run.jobs for run in resident.runs)
-        for entry in _run_resident(root, resident, device, options.codec, progress)
+        for entry in _run_resident(root, resident, device, options, progress)
     ]
     return Report(forecast=forecast, written=tuple(written), present=tuple(present))
 
@@ -231,7 +226,7 @@ def _spec(
         model=model,
         task=job.task,
         rendering=job.rendering,
-        position=POSITION,
+        position=job.position,
         identity=job.identity,
         token_digests=job.tokenized.digests,
         n_tokens=job.tokenized.lengths,
@@ -240,99 +235,22 @@ def _spec(
     )
 
 
-def _run_resident(root: Path, resident: Resident, device: str, codec: str, progress: Progress) -> Iterator[Entry]:
+def _run_resident(root: Path, resident: Resident, device: str, options: Options, progress: Progress) -> Iterator[Entry]:
+    family = resident.base.family
     model = load_base(resident.base, resident.dtype, device)
-    capture = Capture(model, resident.layers)
     for run in resident.runs:
         if not run.jobs:
             continue
         with adapted(model, run.adapter):
-            conformance = check_conformance(model, choose_probes(run.jobs[0].tokenized.token_ids))
+            probes = choose_probes(run.jobs[0].tokenized.token_ids)
+            conformance = check_conformance(model, probes, options.positions, family)
             # Only now: a model that is refused leaves no empty store behind.
             writer = open_writer(root) if store_exists(root) else create_store(root)
-            for job in run.jobs:
-                progress.entry(f"{run.checkpoint.slug} / {job.task.slug} / {job.rendering}")
-                spec = _spec(resident, run, job, conformance.norm_width, codec, maker(model))
-                yield _run_job(writer, spec, run, job, model, capture, conformance, progress)
-
-
-def _run_job(
-    writer: StoreWriter,
-    spec: EntrySpec,
-    run: Run,
-    job: Job,
-    model: PreTrainedModel,
-    capture: Capture,
-    conformance: Conformance,
-    progress: Progress,
-) -> Entry:
-    with writer.new_entry(spec, on_wait=progress.note) as entry:
-        start, started, n_resumed = time.perf_counter(), datetime.now(UTC), entry.n_written
-        there, missing = _split(job, n_resumed)
-        if n_resumed:
-            progress.note(
-                f"{spec.model.name}/{job.task.slug}: {n_resumed} of {len(job.task)} examples are there already"
-            )
-            progress.skip(n_resumed, sum(batch.n_padded for superblock in there for batch in superblock))
-        with _writing(entry, progress) as write:
-            for superblock in missing:
-                write(_superblock(superblock, spec, job, capture, progress))
-        seconds = time.perf_counter() - start
-        return writer.commit(entry, provenance(model, run, job, conformance, started, seconds, n_resumed), _labels(run))
-
-
-Superblocks = Sequence[Sequence[Batch]]
-
-
-def _split(job: Job, n_written: int) -> tuple[Superblocks, Superblocks]:
-    """Return the superblocks that are written, and those that are not."""
-    n_there = -(-n_written // LEAF_ROWS)
-    return job.plan.superblocks[:n_there], job.plan.superblocks[n_there:]
-
-
-Blocks = tuple[npt.NDArray[Any], npt.NDArray[Any] | None]
-
-
-def _superblock(superblock: Sequence[Batch], spec: EntrySpec, job: Job, capture: Capture, progress: Progress) -> Blocks:
-    """Run the batches of one superblock; its rows are back in task order."""
-    rows = sorted(row for batch in superblock for row in batch.rows)
-    first, dtype = rows[0], LOGICAL[job.identity.dtype]
-    hidden = np.empty((len(job.identity.layers), len(rows), spec.model.width), dtype)
-    norm = None if spec.model.norm_width is None else np.empty((len(rows), spec.model.norm_width), dtype)
-    for batch in superblock:
-        places = [row - first for row in batch.rows]
-        states, final = capture([job.tokenized.token_ids[row] for row in batch.rows])
-        hidden[:, places] = _to_numpy(states, dtype)
-        if norm is not None:
-            norm[places] = _to_numpy(final, dtype)
-        progress.advance(len(batch.rows), sum(job.tokenized.lengths[row] for row in batch.rows), batch.n_padded)
-    return hidden, norm
-
-
-def _to_numpy(states: torch.Tensor, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    states = states.cpu()
-    if states.dtype == torch.bfloat16:  # NumPy has no bfloat16: the bits go through int16
-        return states.view(torch.int16).numpy().view(dtype)
-    return np.asarray(states.numpy())
-
-
-@contextmanager
-def _writing(entry: EntryWriter, progress: Progress) -> Iterator[Any]:
-    """Encode and write one superblock while the next is computed; at most two are in memory."""
-    pending: Future[None] | None = None
-
-    def settle() -> None:
-        if pending is not None:
-            start = time.perf_counter()
-            pending.result()
-            progress.waiting(time.perf_counter() - start)
-
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="write") as pool:
-
-        def write(blocks: Blocks) -> None:
-            nonlocal pending
-            settle()
-            pending = pool.submit(entry.write, *blocks)
-
-        yield write
-        settle()
+            for jobs in passes(run.jobs):
+                positions = [job.position for job in jobs]
+                where = "" if positions == ["last"] else f" / {', '.join(positions)}"
+                progress.entry(f"{run.checkpoint.slug} / {jobs[0].task.slug} / {jobs[0].rendering}{where}")
+                capture = Capture(model, resident.layers, positions, family)
+                specs = [_spec(resident, run, job, conformance.norm_width, options.codec, maker(model)) for job in jobs]
+                describe = partial(provenance, model, family, run, jobs[0], conformance)
+                yield from run_pass(writer, specs, jobs[0], capture, progress, describe, _labels(run))

@@ -1,4 +1,4 @@
-"""Bases: what is no whole causal decoder in safetensors is refused, before a store is made or changed."""
+"""Bases: what is no whole transformer in safetensors is refused, before a store is made or changed."""
 
 import shutil
 import socket
@@ -7,7 +7,7 @@ import warnings
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import BertConfig, BertLMHeadModel, ByT5Tokenizer, T5Config, T5ForConditionalGeneration
+from transformers import BartConfig, BartForConditionalGeneration, BertConfig, BertForMaskedLM, ByT5Tokenizer
 
 from actlas.ingest import Checkpoint, Options, ingest
 from actlas.ingest.checkpoint import find_base, find_directory, tokenizer_digest
@@ -66,12 +66,12 @@ def test_a_directory_without_a_config_is_refused(base, refused):
         ({"hidden_size": 33}, r"config\.json \(.*33\) is not a multiple of the number of attention heads"),
         (
             {"model_type": "clip", "num_hidden_layers": None},
-            r"config\.json has no number of layers; expected a causal decoder",
+            r"config\.json has no number of layers; expected a model of text alone, got clip",
         ),
         ({"dtype": "float64"}, "dtype 'float64': expected one of bfloat16"),
         ({"num_hidden_layers": 4}, r"missing model\.layers\.3\.\S+, .* and 4 more, unexpected none"),
         ({"num_hidden_layers": 2}, r"missing none, unexpected model\.layers\.2\.\S+, .* and 4 more"),
-        ({"intermediate_size": 49}, r"cannot load it as a causal decoder"),
+        ({"intermediate_size": 49}, r"cannot load it as a model of its kind \(causal decoder\)"),
     ],
     ids=lambda value: str(value)[:40],
 )
@@ -102,7 +102,7 @@ def test_a_base_without_its_head_is_taken_for_the_head_is_never_run(bases, tmp_p
 @pytest.mark.parametrize("size", [50, -1000, -1])
 def test_a_truncated_file_is_refused(size, base, refused):
     (base / WEIGHTS).write_bytes((base / WEIGHTS).read_bytes()[:size])
-    refused(base, Source, "transformers cannot load it as a causal decoder")
+    refused(base, Source, r"transformers cannot load it as a model of its kind \(causal decoder\)")
 
 
 def test_a_base_without_a_tokenizer_is_refused(base, refused):
@@ -112,19 +112,21 @@ def test_a_base_without_a_tokenizer_is_refused(base, refused):
 
 
 def test_an_encoder_decoder_is_refused(tmp_path, refused):
-    config = T5Config(vocab_size=259, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2)
-    T5ForConditionalGeneration(config).save_pretrained(tmp_path / "t5")
-    byte_tokenizer().save_pretrained(tmp_path / "t5")
-    refused(tmp_path / "t5", Source, "an encoder-decoder; expected a causal decoder")
+    sizes = {"encoder_layers": 2, "decoder_layers": 2, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    config = BartConfig(vocab_size=259, d_model=16, bos_token_id=0, eos_token_id=1, pad_token_id=2, **sizes, **heads)
+    BartForConditionalGeneration(config).save_pretrained(tmp_path / "bart")
+    byte_tokenizer().save_pretrained(tmp_path / "bart")
+    refused(tmp_path / "bart", Source, "bart is an encoder-decoder; of these only T5's encoder stack can be run")
 
 
-def test_a_bidirectional_model_is_refused_by_conformance(tmp_path, refused):
-    torch.manual_seed(0)
+def test_an_adapter_under_an_encoder_is_refused(tmp_path, adapters, root, task):
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-    model = BertLMHeadModel(BertConfig(vocab_size=259, initializer_range=0.5, **sizes))
-    model.save_pretrained(tmp_path / "bert")
+    BertForMaskedLM(BertConfig(vocab_size=259, **sizes)).save_pretrained(tmp_path / "bert")
     byte_tokenizer().save_pretrained(tmp_path / "bert")
-    refused(tmp_path / "bert", Source, "BertLMHeadModel: a prompt's states change by .* when it is padded")
+    with pytest.raises(Source, match="adapters are put under causal decoders only, and .*bert is an encoder"):
+        ingest_one(root, tmp_path / "bert", task, adapters())
+    assert not root.exists()
 
 
 def test_a_hub_name_that_is_not_in_the_cache_is_refused_without_the_network(refused, monkeypatch, tmp_path):

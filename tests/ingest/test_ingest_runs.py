@@ -183,8 +183,6 @@ def test_progress_adds_up_to_the_forecast(budget, llama, adapters, root, tasks):
     sums = np.sum(diary.of("advance"), axis=0).tolist()
     assert sums == [forecast.n_examples, forecast.n_tokens, forecast.n_padded]
     assert diary.of("entry") == [f"{model} / {task} / raw" for model in "ab" for task in ("rte", "boolq", "sst2")]
-    assert len(diary.of("waiting")) == 6
-    assert min(diary.of("waiting")) >= 0
 
 
 def test_two_superblocks_are_in_task_order(llama, root):
@@ -192,7 +190,6 @@ def test_two_superblocks_are_in_task_order(llama, root):
     diary = Diary()
     create_store(root, batch_tokens=1500)
     (entry,) = ingest(root, [Checkpoint(base=str(llama), name="base")], [task], CPU, progress=diary).written
-    assert len(diary.of("waiting")) == 2
     rows = [0, 1, 1000, 2046, 2047, 2048, 2049, 2099]
     token_ids = byte_tokenizer()([task.rows[row]["prompt"] for row in rows])["input_ids"]
     hidden, final = own_states(load(llama), token_ids)

@@ -82,7 +82,7 @@ def test_a_store_that_loses_power_while_it_is_made_is_whole_or_can_be_made_again
     disk = VolatileDisk(base)
     create_root(disk, base / "lab.act", 100)
     for length in range(1, len(disk.log) + 1):
-        for number in range(20):
+        for number in range(6):
             image = tmp_path / f"image-{length}-{number}"
             disk.lose_power(length, "any", seeded, image)
             outcomes.add(store_exists(image / "lab.act"))
