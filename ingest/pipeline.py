@@ -51,11 +51,11 @@ class Pipeline:
     def __enter__(self) -> "Pipeline":
         return self
 
-    def __exit__(self, kind: Any, _error: Any, _traceback: Any) -> None:
-        stops = kind is not None
-        self._copying.shutdown(cancel_futures=stops)
-        self._writing.shutdown(cancel_futures=stops)
-        if not stops:
+    def __exit__(self, _kind: Any, error: BaseException | None, _traceback: Any) -> None:
+        self._error = self._error or error  # what is queued then does nothing
+        self._copying.shutdown()
+        self._writing.shutdown()
+        if error is None:
             self._raise()
 
     def begin(self) -> None:

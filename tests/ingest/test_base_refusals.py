@@ -124,7 +124,7 @@ def test_an_adapter_under_an_encoder_is_refused(tmp_path, adapters, root, task):
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
     BertForMaskedLM(BertConfig(vocab_size=259, **sizes)).save_pretrained(tmp_path / "bert")
     byte_tokenizer().save_pretrained(tmp_path / "bert")
-    with pytest.raises(Source, match="adapters are put under causal decoders only, and .*bert is an encoder"):
+    with pytest.raises(Source, match=r"adapters are put under causal decoders only, and .*bert is an encoder"):
         ingest_one(root, tmp_path / "bert", task, adapters())
     assert not root.exists()
 
