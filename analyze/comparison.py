@@ -46,6 +46,7 @@ def compare(
     *,
     tasks: str | Sequence[str] | None = None,
     layers: Layers = "matched",
+    position: str = "last",
     memory: int = MEMORY,
     depth: Depth = "size",
     progress: Progress | None = None,
@@ -62,6 +63,8 @@ def compare(
         Names or glob patterns; all tasks by default.
     layers : {"matched", "all"}
         Each layer with the same layer of the other model, or all pairs of layers, also inside each model.
+    position : str
+        Of which position the entries are.
     memory : int
         Budget in bytes.
     depth : {"size", "sample", "full"}
@@ -82,7 +85,10 @@ def compare(
         As `compare_table`.
     """
     return to_dataset(
-        compare_table(store, models, tasks=tasks, layers=layers, memory=memory, depth=depth, progress=progress), layers
+        compare_table(
+            store, models, tasks=tasks, layers=layers, position=position, memory=memory, depth=depth, progress=progress
+        ),
+        layers,
     )
 
 
@@ -92,6 +98,7 @@ def compare_table(
     *,
     tasks: str | Sequence[str] | None = None,
     layers: Layers = "matched",
+    position: str = "last",
     memory: int = MEMORY,
     depth: Depth = "size",
     progress: Progress | None = None,
@@ -122,7 +129,7 @@ def compare_table(
         raise InvalidInput(f"layers: expected 'matched' or 'all', got {layers!r}")
     if depth not in get_args(Depth):
         raise InvalidInput(f"depth: expected one of {', '.join(get_args(Depth))}, got {depth!r}")
-    cells = list(_cells(store, parse_models(models), select_tasks(store, tasks), layers))
+    cells = list(_cells(store, parse_models(models), select_tasks(store, tasks), layers, position))
     for entry in {entry.path: entry for cell in cells for entry in (cell.joined.a, cell.joined.b)}.values():
         check_entry(store, entry, depth)
     passes: dict[tuple[str, str], list[int]] = {}
@@ -137,8 +144,10 @@ def compare_table(
     return pd.DataFrame([_record(cell, value) for cell, value in zip(cells, values, strict=True)])
 
 
-def _cells(store: Store, refs: Sequence[ModelRef], tasks: Sequence[str], layers: Layers) -> Iterable[_Cell]:
-    entries = select_entries(store, refs, tasks)
+def _cells(
+    store: Store, refs: Sequence[ModelRef], tasks: Sequence[str], layers: Layers, position: str
+) -> Iterable[_Cell]:
+    entries = select_entries(store, refs, tasks, position)
     shared = [
         (task, pair)
         for task in tasks

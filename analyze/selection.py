@@ -28,7 +28,7 @@ class ModelRef:
 
     def fits(self, record: Record) -> bool:
         """Whether an entry of the model is meant."""
-        return (record.rendering, record.position) == (self.rendering, "last") and (
+        return record.rendering == self.rendering and (
             record.dtype == self.choice or record.key.startswith(self.choice)
         )
 
@@ -73,7 +73,9 @@ def select_tasks(store: Store, patterns: str | Sequence[str] | None) -> list[str
     return [task for task in known if any(fnmatchcase(task, pattern) for pattern in wanted)]
 
 
-def select_entries(store: Store, refs: Iterable[ModelRef], tasks: Sequence[str]) -> dict[tuple[str, ModelRef], Entry]:
+def select_entries(
+    store: Store, refs: Iterable[ModelRef], tasks: Sequence[str], position: str
+) -> dict[tuple[str, ModelRef], Entry]:
     """Return the entry of every model on every task where it has one.
 
     Raises
@@ -85,15 +87,15 @@ def select_entries(store: Store, refs: Iterable[ModelRef], tasks: Sequence[str])
     """
     found: dict[tuple[str, ModelRef], Entry] = {}
     for ref in refs:
-        there = store.records(model=ref.model)
+        there = store.records(model=ref.model, position=position)
         fitting = [record for record in there if ref.fits(record) and record.task in tasks]
         if not fitting:
             names = {
                 f"{record.model}:{record.rendering}" + (f"@{record.dtype}" if ref.choice else "") for record in there
             }
             raise NotFound(
-                f"{store.location}: {ref} has no entry with rendering {ref.rendering!r} on the tasks asked for "
-                f"({', '.join(tasks)}); it has {', '.join(sorted(names))} on "
+                f"{store.location}: {ref} has no entry with rendering {ref.rendering!r} and position {position!r} on the "
+                f"tasks asked for ({', '.join(tasks)}); at this position it has {', '.join(sorted(names))} on "
                 f"{', '.join(sorted({record.task for record in there}))}{store.withdrawn(ref.model)}"
             )
         for task in {record.task for record in fitting}:

@@ -25,6 +25,7 @@ _MANY_ROWS = 150  # a longer table is summed up by layer; --out has every row
     show_default=True,
     help="Each layer with the same layer of the other model, or every pair of layers.",
 )
+@click.option("--position", default="last", show_default=True, help="Position that the entries are of: last, mean, ...")
 @click.option("--memory", default=f"{MEMORY >> 30}GiB", show_default=True, help="Memory that the computation may use.")
 @click.option(
     "--verify",
@@ -42,6 +43,7 @@ def compare(
     models: tuple[str, ...],
     tasks: tuple[str, ...],
     layers: str,
+    position: str,
     memory: str,
     depth: Depth,
     out: Path | None,
@@ -75,6 +77,7 @@ def compare(
             models,
             tasks=tasks or None,
             layers=layers,  # type: ignore[arg-type]
+            position=position,
             memory=budget,
             depth=depth,
             progress=lambda done, total, task: status.update(f"compare: pass {done + 1} of {total}, task {task}"),

@@ -292,7 +292,7 @@ def test_asking_for_cells_computes_nothing(root: Path):
 
     store, _, _ = pair_store(root)
     with dask.config.set(scheduler=refuse):
-        cells = list(comparison._cells(store, parse_models(["base", "tuned"]), ["rte"], "matched"))
+        cells = list(comparison._cells(store, parse_models(["base", "tuned"]), ["rte"], "matched", "last"))
     assert isinstance(pd.DataFrame(cells), pd.DataFrame)
     assert len(cells) == 3
 
