@@ -197,6 +197,14 @@ def _run(cells: Sequence[_Cell], memory: int, dtype: npt.DTypeLike | None = None
     return values
 
 
+def _noise(source: StoredRepresentation) -> float:
+    """Return how far from 1 the debiased CKA of a representation with its own re-computation is; 0 where not measured."""
+    found = source.entry.provenance.get("noise_floor") or {}
+    by_layer = dict(zip(found.get("layers", ()), found.get("cka", ()), strict=True))
+    cka = by_layer.get(source.layer)
+    return 0.0 if cka is None else max(0.0, 1 - cka)
+
+
 def _record(cell: _Cell, value: Cka) -> dict[str, Any]:
     numbers = asdict(value)
     n, p, q = len(cell.rows.ids), cell.a.width, cell.b.width
@@ -204,6 +212,7 @@ def _record(cell: _Cell, value: Cka) -> dict[str, Any]:
         "rows assumed independent": cell.joined.groups is None,
         "n < p": n < max(p, q),
         "plans differ": not cell.joined.has_equal_plans,
+        "within the noise floor": 1 - numbers["cka"] <= max(_noise(cell.a), _noise(cell.b)),
     }
     return {
         "task": cell.joined.a.task,

@@ -102,6 +102,11 @@ class Capture:
         self._reducers: list[Reduce] = []
 
     @property
+    def layers(self) -> tuple[int, ...]:
+        """What is kept."""
+        return self._layers
+
+    @property
     def device(self) -> torch.device:
         """Where the model is."""
         return self._model.device

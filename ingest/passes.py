@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from actlas.ingest.capture import Capture
 from actlas.ingest.jobs import Job
+from actlas.ingest.noise import Sample, sample_of
 from actlas.ingest.pipeline import Pipeline
 from actlas.ingest.plan import Batch
 from actlas.ingest.progress import Progress
@@ -38,7 +39,7 @@ def run_pass(
     job: Job,
     capture: Capture,
     progress: Progress,
-    describe: Callable[[Timing], Mapping[str, Any]],
+    describe: Callable[[Timing, Sample | None], Mapping[str, Any]],
     labels: Mapping[str, Any],
 ) -> list[Entry]:
     """Compute the entries of one pass; superblocks that an interrupted run left are not computed again.
@@ -56,7 +57,7 @@ def run_pass(
     progress : Progress
         Told what happens.
     describe : callable
-        Returns the provenance.
+        Returns the provenance, given a sample of what was computed, if anything was.
     labels : mapping
         The model's labels.
     """
@@ -74,11 +75,14 @@ def run_pass(
             name = f"{specs[0].model.name}/{job.task.slug}"
             progress.note(f"{name}: {n_resumed} of {len(job.task)} examples are there already")
             progress.skip(n_resumed, sum(batch.n_padded for superblock in there for batch in superblock))
+        samples: list[Sample] = []
         with Pipeline(capture.device, progress.waiting) as pipeline:
             for superblock in job.plan.superblocks[n_there:]:
-                _run_superblock(superblock, entries, job, capture, pipeline, progress)
+                samples.append(_run_superblock(superblock, entries, job, capture, pipeline, progress))
+                del samples[1:]
         timing = Timing(started=started, seconds=time.perf_counter() - start, n_resumed=n_resumed)
-        return [writer.commit(entry, describe(timing), labels) for entry in entries]
+        described = describe(timing, samples[0] if samples else None)
+        return [writer.commit(entry, described, labels) for entry in entries]
 
 
 def _run_superblock(
@@ -88,15 +92,21 @@ def _run_superblock(
     capture: Capture,
     pipeline: Pipeline,
     progress: Progress,
-) -> None:
+) -> Sample:
+    """Send a superblock through the pipeline; return a sample of its largest batch."""
     pipeline.begin()
     rows = sorted(row for batch in superblock for row in batch.rows)
     blocks = _Blocks(entries, rows[0], len(rows))
+    largest = max(superblock, key=lambda batch: len(batch.rows))
     for batch in superblock:
-        captured = capture([job.tokenized.token_ids[row] for row in batch.rows])
+        token_ids = [job.tokenized.token_ids[row] for row in batch.rows]
+        captured = capture(token_ids)
+        if batch is largest:
+            sample = sample_of(token_ids, captured[0])
         pipeline.copy(captured, partial(blocks.put, [row - rows[0] for row in batch.rows]))
         progress.advance(len(batch.rows), sum(job.tokenized.lengths[row] for row in batch.rows), batch.n_padded)
     pipeline.write(blocks.write)
+    return sample
 
 
 class _Blocks:

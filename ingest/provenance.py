@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from actlas.ingest.conformance import Conformance
 from actlas.ingest.families import Family
 from actlas.ingest.jobs import Job, Run
+from actlas.ingest.noise import NoiseFloor
 from actlas.ingest.passes import Timing
 
 
@@ -38,6 +39,7 @@ def provenance(
     run: Run,
     job: Job,
     conformance: Conformance,
+    noise: NoiseFloor | None,
     timing: Timing,
 ) -> Mapping[str, Any]:
     """Return when, where and with what an entry was made."""
@@ -60,4 +62,5 @@ def provenance(
         "n_truncated": job.tokenized.n_truncated,
         "n_duplicates": job.task.n_duplicates,
         "conformance": asdict(conformance),
+        "noise_floor": None if noise is None else asdict(noise),
     }

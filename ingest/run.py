@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from actlas.ingest.capture import Capture
 from actlas.ingest.checkpoint import Checkpoint
@@ -14,7 +15,8 @@ from actlas.ingest.conformance import check_conformance, choose_probes
 from actlas.ingest.forecast import all_jobs, forecast_of
 from actlas.ingest.jobs import Job, Resident, Run, passes, plan_residents
 from actlas.ingest.loading import adapted, load_base
-from actlas.ingest.passes import run_pass
+from actlas.ingest.noise import NoiseFloor, Sample, noise_floor
+from actlas.ingest.passes import Timing, run_pass
 from actlas.ingest.positions import check_positions
 from actlas.ingest.progress import Forecast, Progress
 from actlas.ingest.provenance import maker, provenance
@@ -236,21 +238,33 @@ def _spec(
 
 
 def _run_resident(root: Path, resident: Resident, device: str, options: Options, progress: Progress) -> Iterator[Entry]:
-    family = resident.base.family
     model = load_base(resident.base, resident.dtype, device)
     for run in resident.runs:
-        if not run.jobs:
-            continue
-        with adapted(model, run.adapter):
-            probes = choose_probes(run.jobs[0].tokenized.token_ids)
-            conformance = check_conformance(model, probes, options.positions, family)
-            # Only now: a model that is refused leaves no empty store behind.
-            writer = open_writer(root) if store_exists(root) else create_store(root)
-            for jobs in passes(run.jobs):
-                positions = [job.position for job in jobs]
-                where = "" if positions == ["last"] else f" / {', '.join(positions)}"
-                progress.entry(f"{run.checkpoint.slug} / {jobs[0].task.slug} / {jobs[0].rendering}{where}")
-                capture = Capture(model, resident.layers, positions, family)
-                specs = [_spec(resident, run, job, conformance.norm_width, options.codec, maker(model)) for job in jobs]
-                describe = partial(provenance, model, family, run, jobs[0], conformance)
-                yield from run_pass(writer, specs, jobs[0], capture, progress, describe, _labels(run))
+        if run.jobs:
+            with adapted(model, run.adapter):
+                yield from _run_checkpoint(root, resident, run, model, options, progress)
+
+
+def _run_checkpoint(
+    root: Path, resident: Resident, run: Run, model: PreTrainedModel, options: Options, progress: Progress
+) -> Iterator[Entry]:
+    family, noise = resident.base.family, list[NoiseFloor]()
+    probes = choose_probes(run.jobs[0].tokenized.token_ids)
+    conformance = check_conformance(model, probes, options.positions, family)
+    # Only now: a model that is refused leaves no empty store behind.
+    writer = open_writer(root) if store_exists(root) else create_store(root)
+
+    def describe(job: Job, capture: Capture, timing: Timing, sample: Sample | None) -> Mapping[str, Any]:
+        if sample is not None and not noise:  # once for a checkpoint, on the first of its tasks
+            noise.append(noise_floor(model, capture, sample))
+        return provenance(model, family, run, job, conformance, noise[0] if noise else None, timing)
+
+    for jobs in passes(run.jobs):
+        positions = [job.position for job in jobs]
+        where = "" if positions == ["last"] else f" / {', '.join(positions)}"
+        progress.entry(f"{run.checkpoint.slug} / {jobs[0].task.slug} / {jobs[0].rendering}{where}")
+        capture = Capture(model, resident.layers, positions, family)
+        specs = [_spec(resident, run, job, conformance.norm_width, options.codec, maker(model)) for job in jobs]
+        yield from run_pass(
+            writer, specs, jobs[0], capture, progress, partial(describe, jobs[0], capture), _labels(run)
+        )

@@ -1,0 +1,115 @@
+"""The noise floor of a checkpoint: how far its states move when nothing but the way of computing them changes."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedModel
+
+from actlas.ingest.capture import Capture
+
+N_SAMPLES = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """A few prompts of a planned batch, with the states that were computed in it.
+
+    Attributes
+    ----------
+    token_ids : list of list of int
+        Their tokens.
+    states : (n_positions, n_layers, n_prompts, n_features)
+        On the model's device.
+    """
+
+    token_ids: list[list[int]]
+    states: torch.Tensor
+
+
+def sample_of(token_ids: Sequence[list[int]], states: torch.Tensor) -> Sample:
+    """Return the sample of a batch: prompts spread over its lengths."""
+    n_samples = min(N_SAMPLES, len(token_ids))
+    rows = [index * len(token_ids) // n_samples for index in range(n_samples)]
+    return Sample(token_ids=[token_ids[row] for row in rows], states=states[:, :, rows].clone())
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseFloor:
+    """What the checkpoint's own re-computation differs by, for each layer that is kept, at the first position.
+
+    Attributes
+    ----------
+    layers : tuple of int
+        The layers.
+    batch_against_alone : tuple of float
+        Mean relative difference of a prompt's states between its planned batch and alone.
+    sdpa_against_eager : tuple of float, or None
+        The same between the fast attention kernels and the plain one, alone; None where there is only one of them.
+    cka : tuple of float
+        Debiased CKA of the states in the planned batch with those alone; None where it is undefined.
+    """
+
+    layers: tuple[int, ...]
+    batch_against_alone: tuple[float, ...]
+    sdpa_against_eager: tuple[float, ...] | None
+    cka: tuple[float | None, ...]
+
+
+def noise_floor(model: PreTrainedModel, capture: Capture, sample: Sample) -> NoiseFloor:
+    """Compute a sample again, each prompt alone, and with plain attention."""
+    planned, alone = sample.states[0].double(), _alone(capture, sample)
+    eager = None
+    if model.config._attn_implementation == "sdpa":
+        with _eager(model) as is_possible:
+            eager = _alone(capture, sample) if is_possible else None
+    return NoiseFloor(
+        layers=capture.layers,
+        batch_against_alone=_relative(planned, alone),
+        sdpa_against_eager=None if eager is None else _relative(eager, alone),
+        cka=tuple(debiased_cka(x, y) for x, y in zip(planned, alone, strict=True)),
+    )
+
+
+def _alone(capture: Capture, sample: Sample) -> torch.Tensor:
+    return torch.cat([capture([ids])[0][0] for ids in sample.token_ids], dim=1).double()
+
+
+@contextmanager
+def _eager(model: PreTrainedModel) -> Iterator[bool]:
+    try:
+        model.set_attn_implementation("eager")
+    except (ValueError, NotImplementedError):
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        model.set_attn_implementation("sdpa")
+
+
+def _relative(a: torch.Tensor, b: torch.Tensor) -> tuple[float, ...]:
+    difference = (a - b).norm(dim=2) / b.norm(dim=2).clamp_min(torch.finfo(torch.float32).tiny)
+    return tuple(torch.where(difference.isfinite(), difference, 0.0).mean(dim=1).tolist())
+
+
+def debiased_cka(x: torch.Tensor, y: torch.Tensor) -> float | None:
+    """Return debiased linear CKA (Song et al. 2012, eq. 5) of (n, p) and (n, q) in float64.
+
+    None for fewer than 4 rows, constant rows and rows that are not finite.
+    """
+    if len(x) < 4:
+        return None
+    p, q = (_u_centred(states.double()) for states in (x, y))
+    value = float((p * q).sum() / ((p * p).sum() * (q * q).sum()).sqrt())
+    return value if math.isfinite(value) else None
+
+
+def _u_centred(states: torch.Tensor) -> torch.Tensor:
+    n, centred = len(states), states - states.mean(dim=0)
+    gram = centred @ centred.T
+    diagonal = gram.diagonal()
+    p = gram + (diagonal[:, None] + diagonal) / (n - 2) - diagonal.sum() / ((n - 1) * (n - 2))
+    return p.fill_diagonal_(0.0)
