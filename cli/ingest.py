@@ -27,6 +27,7 @@ def _fields(_context: click.Context, _parameter: click.Parameter, values: tuple[
 @click.option("--trained-on", multiple=True, help="Task that the checkpoint was tuned on; one makes it a control.")
 @click.option("--all-tasks", is_flag=True, help="Ingest a control on all tasks, not on its own alone.")
 @click.option("--tasks", "sources", multiple=True, required=True, help="Tasks: FILE, DIRECTORY or NAME=FILE; repeat.")
+@click.option("--split", help="Which split to take of directories that hold several, e.g. train.")
 @click.option(
     "--field", "fields", multiple=True, callback=_fields, help="NAME=FIELD: which field is prompt, target, ..."
 )
@@ -62,6 +63,7 @@ def ingest(
     names: tuple[str, ...],
     trained_on: tuple[str, ...],
     sources: tuple[str, ...],
+    split: str | None,
     fields: Fields,
     dry_run: bool,
     as_json: bool,
@@ -71,9 +73,10 @@ def ingest(
 
     STORE is made when it does not exist. What is there already is not computed again.
 
-    Tasks are .jsonl or .parquet files with the fields inputs and targets (FLAN), instruction, input and output
-    (Alpaca), prompt and target, or as --field says. The columns source_id (examples made from one source), template_id
-    and label are kept, and any others.
+    Tasks are .jsonl, .parquet or .csv files, directories of such, FLAN's layout (SPLIT/TASK_10templates_SPLIT.jsonl) or
+    datasets that save_to_disk wrote, with the fields inputs and targets (FLAN), instruction, input and output (Alpaca),
+    prompt and target, or as --field says. The columns source_id (examples made from one source), template_id and label
+    are kept, and any others.
 
     \b
     Example:
@@ -87,7 +90,7 @@ def ingest(
         report = run_ingest(
             store,
             checkpoints,
-            load_tasks(sources, fields),
+            load_tasks(sources, fields, split=split),
             Options(**options),  # type: ignore[arg-type]
             dry_run=dry_run,
             progress=display,
