@@ -6,7 +6,7 @@ import click
 
 from actlas.cli.display import print_json, print_table
 from actlas.cli.progress import IngestDisplay
-from actlas.ingest import RENDERINGS, Checkpoint, Fields, Options, Report, load_tasks
+from actlas.ingest import RENDERINGS, Checkpoint, Fields, Options, Report, load_clusters, load_tasks
 from actlas.ingest import ingest as run_ingest
 from actlas.store import CODEC, CODECS, Entry, InvalidInput, writable_root
 
@@ -16,6 +16,10 @@ def _fields(_context: click.Context, _parameter: click.Parameter, values: tuple[
     if len(names) != len(values) or not all(names.values()):
         raise click.BadParameter("expected NAME=FIELD, each name once, e.g. prompt=question")
     return Fields(names)
+
+
+def _clusters(_context: click.Context, _parameter: click.Parameter, path: str | None) -> dict[str, str]:
+    return {} if path is None else load_clusters(path)
 
 
 @click.command()
@@ -30,6 +34,9 @@ def _fields(_context: click.Context, _parameter: click.Parameter, values: tuple[
 @click.option("--split", help="Which split to take of directories that hold several, e.g. train.")
 @click.option(
     "--field", "fields", multiple=True, callback=_fields, help="NAME=FIELD: which field is prompt, target, ..."
+)
+@click.option(
+    "--clusters", callback=_clusters, help="File of two columns, task and cluster; FLAN's own are known without it."
 )
 @click.option(
     "--render",

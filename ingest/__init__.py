@@ -1,10 +1,22 @@
 """actlas.ingest: run checkpoints over tasks and keep their hidden states. The only home of torch."""
 
 from actlas.ingest.checkpoint import Checkpoint
+from actlas.ingest.clusters import load_clusters
 from actlas.ingest.fields import Fields
 from actlas.ingest.progress import Forecast, Progress
 from actlas.ingest.rendering import RENDERINGS
 from actlas.ingest.run import Options, Report, ingest
 from actlas.ingest.task_files import load_tasks
 
-__all__ = ["RENDERINGS", "Checkpoint", "Fields", "Forecast", "Options", "Progress", "Report", "ingest", "load_tasks"]
+__all__ = [
+    "RENDERINGS",
+    "Checkpoint",
+    "Fields",
+    "Forecast",
+    "Options",
+    "Progress",
+    "Report",
+    "ingest",
+    "load_clusters",
+    "load_tasks",
+]

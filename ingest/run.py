@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from actlas.ingest.capture import Capture
 from actlas.ingest.checkpoint import Checkpoint
+from actlas.ingest.clusters import label_cluster
 from actlas.ingest.conformance import Conformance, check_conformance, choose_probes
 from actlas.ingest.forecast import all_jobs, forecast_of
 from actlas.ingest.jobs import POSITION, Job, Resident, Run, plan_residents
@@ -58,6 +59,7 @@ class Options:
     all_tasks: bool = False
     allow_base_mismatch: bool = False
     codec: str = CODEC
+    clusters: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +103,7 @@ def ingest(
     tasks : sequence of Task
         As `load_tasks` returns them.
     options : Options
-        Renderings, layers, dtype, device.
+        Renderings, layers, dtype, device, clusters of tasks.
     dry_run : bool
         Only forecast.
     progress : Progress
@@ -130,6 +132,7 @@ def ingest(
     present = _take_present(root, residents) if is_there else []
     if present and not dry_run:
         _label_present(open_writer(root), residents, {entry.model for entry in present})
+        _label_tasks(root, present, options.clusters)
     device = _find_device(options.device)
     forecast = forecast_of(root, residents, len(present), device)
     _say_what_is_special(tasks, residents, present, progress)
@@ -143,12 +146,13 @@ def ingest(
             f"{root}: the hidden states need up to {forecast.n_bytes / 2**30:.1f} GiB, {forecast.free_bytes / 2**30:.1f} GiB "
             "are free; free some space, or choose fewer --layers"
         )
-    written = [
-        entry
-        for resident in residents
-        if any(run.jobs for run in resident.runs)
-        for entry in _run_resident(root, resident, device, options.codec, progress)
-    ]
+    written: list[Entry] = []
+    for resident in residents:
+        if any(run.jobs for run in resident.runs):
+            for entry in _run_resident(root, resident, device, options.codec, progress):
+                if entry.task not in {earlier.task for earlier in written}:
+                    _label_tasks(root, [entry], options.clusters)
+                written.append(entry)
     return Report(forecast=forecast, written=tuple(written), present=tuple(present))
 
 
@@ -181,6 +185,12 @@ def _label_present(writer: StoreWriter, residents: Sequence[Resident], models: s
         for run in resident.runs:
             if run.checkpoint.slug in models and run.checkpoint.trained_on:
                 writer.label(run.checkpoint.slug, _labels(run))
+
+
+def _label_tasks(root: Path, entries: Sequence[Entry], clusters: Mapping[str, str]) -> None:
+    """Put the tasks of entries into clusters."""
+    for task in sorted({entry.task for entry in entries}):
+        label_cluster(open_writer(root), task, clusters)
 
 
 def _labels(run: Run) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def copied(lab: Path, tmp_path: Path) -> Path:
 # Stores
 
 
-READERS = {"ls": [], "info": ["base"], "verify": [], "compare": ["base", "tuned"]}
+READERS = {"ls": [], "tasks": [], "info": ["base"], "verify": [], "compare": ["base", "tuned"]}
 
 
 @pytest.mark.parametrize("command", READERS)
