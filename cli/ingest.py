@@ -6,7 +6,7 @@ import click
 
 from actlas.cli.display import print_json, print_table
 from actlas.cli.progress import IngestDisplay
-from actlas.ingest import RENDERINGS, Checkpoint, Fields, Options, Report, load_clusters, load_tasks
+from actlas.ingest import RENDERINGS, Checkpoint, Fields, Options, Report, load_clusters, load_tasks, sample_task
 from actlas.ingest import ingest as run_ingest
 from actlas.store import CODEC, CODECS, Entry, InvalidInput, writable_root
 
@@ -35,6 +35,8 @@ def _clusters(_context: click.Context, _parameter: click.Parameter, path: str | 
 @click.option(
     "--field", "fields", multiple=True, callback=_fields, help="NAME=FIELD: which field is prompt, target, ..."
 )
+@click.option("--max-examples", type=click.IntRange(min=1), help="Take this many examples of tasks that have more.")
+@click.option("--seed", default=0, show_default=True, help="Which examples --max-examples takes.")
 @click.option(
     "--clusters", callback=_clusters, help="File of two columns, task and cluster; FLAN's own are known without it."
 )
@@ -72,6 +74,8 @@ def ingest(
     sources: tuple[str, ...],
     split: str | None,
     fields: Fields,
+    max_examples: int | None,
+    seed: int,
     dry_run: bool,
     as_json: bool,
     **options: object,
@@ -94,10 +98,13 @@ def ingest(
     checkpoints = _checkpoints(model, revision, adapters, names, trained_on)
     display = IngestDisplay()
     with display.live():
+        tasks = load_tasks(sources, fields, split=split)
+        if max_examples is not None:
+            tasks = [sample_task(task, max_examples, seed) for task in tasks]
         report = run_ingest(
             store,
             checkpoints,
-            load_tasks(sources, fields, split=split),
+            tasks,
             Options(**options),  # type: ignore[arg-type]
             dry_run=dry_run,
             progress=display,

@@ -6,6 +6,7 @@ from actlas.ingest.fields import Fields
 from actlas.ingest.progress import Forecast, Progress
 from actlas.ingest.rendering import RENDERINGS
 from actlas.ingest.run import Options, Report, ingest
+from actlas.ingest.sample import sample_task
 from actlas.ingest.task_files import load_tasks
 
 __all__ = [
@@ -19,4 +20,5 @@ __all__ = [
     "ingest",
     "load_clusters",
     "load_tasks",
+    "sample_task",
 ]

@@ -57,5 +57,7 @@ def provenance(
         "n_resumed": n_resumed,
         "n_truncated": job.tokenized.n_truncated,
         "n_duplicates": job.task.n_duplicates,
+        "n_available": job.task.n_available,
+        "seed": job.task.seed,
         "conformance": asdict(conformance),
     }

@@ -205,6 +205,10 @@ def _say_what_is_special(
             progress.note(
                 f"task {task.slug}: {task.n_duplicates} exact duplicates kept once, {len(task)} examples remain"
             )
+        if task.n_available is not None:
+            progress.note(
+                f"task {task.slug}: {len(task)} of {task.n_available} examples are taken, drawn with seed {task.seed}"
+            )
     truncated = {
         (job.task.slug, job.rendering): (job.tokenized.n_truncated, resident.base.max_tokens)
         for resident, job in all_jobs(residents)

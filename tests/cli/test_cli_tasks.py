@@ -62,3 +62,16 @@ def test_a_clusters_file_that_is_not_there_is_refused_before_the_tasks_are_read(
     result = act("ingest", tmp_path / "x", "--model", "m", "--tasks", "t", "--clusters", tmp_path / "gone.csv")
     assert result.code == 1
     assert "no clusters file at" in result.err
+
+
+def test_a_sample_of_each_task_that_has_more_is_taken_and_said(
+    act: Act, checkpoints: Path, tasks: Path, tmp_path: Path
+):
+    call = ("ingest", tmp_path / "lab.act", "--model", checkpoints / "base", "--tasks", tasks, "--max-examples", 9)
+    done = act(*call, "--seed", "4", "--json")
+    assert done.code == 0
+    assert done.json["forecast"]["n_examples"] == 8 + 9 + 9
+    assert "task rte: 9 of 12 examples are taken, drawn with seed 4" in done.err
+    assert "task sst2" not in done.err
+    assert len(act(*call, "--seed", "4", "--json").json["present"]) == 3
+    assert [entry["task"] for entry in act(*call, "--seed", "5", "--json").json["written"]] == ["rte"]
