@@ -6,7 +6,17 @@ import click
 
 from actlas.cli.display import print_json, print_table
 from actlas.cli.progress import IngestDisplay
-from actlas.ingest import RENDERINGS, Checkpoint, Fields, Options, Report, load_clusters, load_tasks, sample_task
+from actlas.ingest import (
+    RENDERINGS,
+    Checkpoint,
+    Fields,
+    Options,
+    Report,
+    load_clusters,
+    load_rendering,
+    load_tasks,
+    sample_task,
+)
 from actlas.ingest import ingest as run_ingest
 from actlas.store import CODEC, CODECS, Entry, InvalidInput, writable_root
 
@@ -20,6 +30,13 @@ def _fields(_context: click.Context, _parameter: click.Parameter, values: tuple[
 
 def _clusters(_context: click.Context, _parameter: click.Parameter, path: str | None) -> dict[str, str]:
     return {} if path is None else load_clusters(path)
+
+
+def _renderings(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        if value not in RENDERINGS and not value.endswith(".jinja"):
+            raise click.BadParameter(f"expected {', '.join(RENDERINGS)} or the path of a .jinja file, got {value!r}")
+    return values
 
 
 @click.command()
@@ -44,11 +61,12 @@ def _clusters(_context: click.Context, _parameter: click.Parameter, path: str | 
     "--render",
     "renderings",
     multiple=True,
-    type=click.Choice(RENDERINGS),
+    callback=_renderings,
     default=("raw",),
     show_default=True,
-    help="How prompts become tokens: as they are, or as a chat turn.",
+    help="How examples become tokens: raw (the prompt), chat (a turn of the user's), or FILE.jinja; repeat.",
 )
+@click.option("--system", help="Text of a system turn before the user's; for --render chat.")
 @click.option("--layers", help="Layers to keep, e.g. 0,8,16 or 0:33:2; all by default.")
 @click.option(
     "--dtype", default="auto", show_default=True, help="bfloat16, float16, float32; auto is the checkpoint's."
@@ -76,6 +94,8 @@ def ingest(
     fields: Fields,
     max_examples: int | None,
     seed: int,
+    renderings: tuple[str, ...],
+    system: str | None,
     dry_run: bool,
     as_json: bool,
     **options: object,
@@ -95,6 +115,7 @@ def ingest(
       act ingest lab.act --model ./llama-2-7b --adapter ./lora-rte --trained-on rte --tasks flan/
     """
     writable_root(store)  # before anything is read
+    chosen = tuple(load_rendering(rendering, system) for rendering in renderings)
     checkpoints = _checkpoints(model, revision, adapters, names, trained_on)
     display = IngestDisplay()
     with display.live():
@@ -105,7 +126,7 @@ def ingest(
             store,
             checkpoints,
             tasks,
-            Options(**options),  # type: ignore[arg-type]
+            Options(renderings=chosen, **options),  # type: ignore[arg-type]
             dry_run=dry_run,
             progress=display,
         )

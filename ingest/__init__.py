@@ -4,7 +4,7 @@ from actlas.ingest.checkpoint import Checkpoint
 from actlas.ingest.clusters import load_clusters
 from actlas.ingest.fields import Fields
 from actlas.ingest.progress import Forecast, Progress
-from actlas.ingest.rendering import RENDERINGS
+from actlas.ingest.rendering import RENDERINGS, Rendering, load_rendering
 from actlas.ingest.run import Options, Report, ingest
 from actlas.ingest.sample import sample_task
 from actlas.ingest.task_files import load_tasks
@@ -16,9 +16,11 @@ __all__ = [
     "Forecast",
     "Options",
     "Progress",
+    "Rendering",
     "Report",
     "ingest",
     "load_clusters",
+    "load_rendering",
     "load_tasks",
     "sample_task",
 ]

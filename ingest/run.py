@@ -24,7 +24,7 @@ from actlas.ingest.loading import adapted, load_base
 from actlas.ingest.plan import Batch
 from actlas.ingest.progress import Forecast, Progress
 from actlas.ingest.provenance import maker, provenance
-from actlas.ingest.rendering import RenderingName
+from actlas.ingest.rendering import Rendering
 from actlas.store import (
     BATCH_TOKENS,
     CODEC,
@@ -52,7 +52,7 @@ from actlas.store.storage import LocalStorage
 class Options:
     """How an ingest runs; see `ingest`."""
 
-    renderings: tuple[RenderingName, ...] = ("raw",)
+    renderings: tuple[str | Rendering, ...] = ("raw",)
     layers: str | None = None
     dtype: str = "auto"
     device: str = "auto"

@@ -75,3 +75,37 @@ def test_a_sample_of_each_task_that_has_more_is_taken_and_said(
     assert "task sst2" not in done.err
     assert len(act(*call, "--seed", "4", "--json").json["present"]) == 3
     assert [entry["task"] for entry in act(*call, "--seed", "5", "--json").json["written"]] == ["rte"]
+
+
+def test_renderings_are_raw_chat_with_a_system_turn_and_jinja_files(
+    act: Act, checkpoints: Path, tasks: Path, tmp_path: Path
+):
+    (tmp_path / "qa.jinja").write_text("Q: {{ prompt }} ({{ source_id }})\nA:")
+    call = ("ingest", tmp_path / "lab.act", "--model", checkpoints / "base", "--tasks", tasks / "rte.jsonl")
+    several = act(*call, "--render", "raw", "--render", tmp_path / "qa.jinja", "--render", "chat", "--json")
+    assert [entry["rendering"] for entry in several.json["written"]] == ["raw", "qa", "chat"]
+    # the template of these checkpoints has no BOS, their tokenizer gives one
+    refused = act(*call, "--render", "chat", "--system", "Be brief.", "--render", "raw")
+    assert refused.code == 1
+    assert "--system: expected the rendering chat alone, got raw" in refused.err
+    assert act(*call, "--render", "chat", "--system", "Be brief.").code == 0
+    [rte] = act("tasks", tmp_path / "lab.act", "--json").json
+    assert rte["renderings"] == ["chat", "qa", "raw"]
+    listed = [entry for entry in act("ls", tmp_path / "lab.act", "--json").json if entry["rendering"] == "chat"]
+    assert len({entry["id"] for entry in listed}) == 2
+
+
+def test_a_template_that_cannot_be_used_leaves_no_store(act: Act, checkpoints: Path, tasks: Path, tmp_path: Path):
+    call = ("ingest", tmp_path / "lab.act", "--model", checkpoints / "base", "--tasks", tasks / "rte.jsonl")
+    path = tmp_path / "qa.jinja"
+    for template, words in (
+        ("{% if %}", "line 1: Expected an expression"),
+        ("{{ nobody }}", "'nobody' is undefined; it sees the columns prompt, source_id"),
+        ("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "did not end within 2 s"),
+    ):
+        path.write_text(template)
+        result = act(*call, "--render", path)
+        assert (result.code, result.out) == (1, "")
+        assert result.err.startswith(f"Error: {path}: the template cannot be rendered for task rte")
+        assert words in result.err
+    assert [one.name for one in tmp_path.iterdir()] == ["qa.jinja"]
