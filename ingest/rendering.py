@@ -62,7 +62,7 @@ def load_rendering(name: "str | Rendering", system: str | None = None) -> Render
         return name
     if system is not None and name != "chat":
         raise InvalidInput(
-            f"--system: expected the rendering chat alone, got {name}; a jinja file can hold the text itself"
+            f"--system: expected the rendering chat alone, got {name}; use --render chat, or put the text into a jinja file"
         )
     if name == "raw":
         return Rendering(slug="raw", kind="raw")

@@ -70,11 +70,10 @@ def _parts_of_directory(path: Path) -> list[Part]:
         # the directory of a split is called train: the task is called what the whole is called
         whole = path.resolve()
         return [Part(path=path, task=(whole.parent if (whole.parent / _DICT).is_file() else whole).name)]
-    inner = [part for directory in _sorted(path) if directory.is_dir() for part in _flan_parts(directory)]
     found = {
         "splits of a saved dataset": _saved_splits(path) if (path / _DICT).is_file() else [],
         f"{FORMATS} files": [_part(file, has_splits=True) for file in _sorted(path) if _is_tasks_file(file)],
-        "directories of FLAN's splits": inner,
+        "directories of FLAN's splits": _flan_parts(path),
     }
     kinds = [kind for kind, parts in found.items() if parts]
     if not kinds:
@@ -102,9 +101,10 @@ def _part(path: Path, *, has_splits: bool) -> Part:
     return Part(path=path, task=named["task"], is_sure=True, split=named["split"] if has_splits else None)
 
 
-def _flan_parts(directory: Path) -> list[Part]:
-    parts = [_part(file, has_splits=True) for file in _sorted(directory) if _is_tasks_file(file)]
-    return [part for part in parts if part.split]
+def _flan_parts(path: Path) -> list[Part]:
+    # glob passes over directories that may not be read: they need not be of tasks
+    files = sorted(file for file in path.glob("*/*_10templates_*.jsonl") if file.is_file())
+    return [part for part in (_part(file, has_splits=True) for file in files) if part.split]
 
 
 def _saved_splits(path: Path) -> list[Part]:
@@ -134,4 +134,5 @@ def choose_split(parts: Sequence[Part], split: str | None, path: Path) -> list[P
         raise NotFound(f"{path}: no split {split!r}; {near_misses(split, names)}")
     if split is None and len(names) > 1:
         raise InvalidInput(f"{path}: holds the splits {', '.join(names)}; choose one with --split")
-    return [part for part in parts if part.split in (None, split or names[0] if names else None)]
+    chosen = names[0] if names and split is None else split
+    return [part for part in parts if part.split in (None, chosen)]

@@ -1,6 +1,7 @@
 """Templates: the programs that make text of an example, run where they can do no harm and do not run for ever."""
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -59,6 +60,6 @@ def render_texts(
     place = f"example {len(texts) + 1} of {len(examples)}" if is_compiled else "before the first example"
     if answers and "error" in answers[-1]:
         raise TemplateError(f"{place}: {answers[-1]['error']}")
-    if done.returncode < 0:
+    if done.returncode == -signal.SIGPROF:
         raise TemplateError(f"{place}: it did not end within {seconds:g} s; look for a loop that goes on and on")
-    raise ActError(f"templates cannot be rendered here: {done.stderr.strip()[-300:] or done.returncode}")
+    raise ActError(f"templates cannot be rendered here, exit code {done.returncode}: {done.stderr.strip()[-300:]}")
