@@ -6,7 +6,18 @@ import click
 
 from actlas.cli.display import print_json, print_table
 from actlas.cli.progress import IngestDisplay
-from actlas.ingest import POSITIONS, RENDERINGS, Checkpoint, Fields, Options, Report, load_tasks
+from actlas.ingest import (
+    POSITIONS,
+    RENDERINGS,
+    Checkpoint,
+    Fields,
+    Options,
+    Report,
+    load_clusters,
+    load_rendering,
+    load_tasks,
+    sample_task,
+)
 from actlas.ingest import ingest as run_ingest
 from actlas.store import CODEC, CODECS, Entry, InvalidInput, writable_root
 
@@ -18,6 +29,17 @@ def _fields(_context: click.Context, _parameter: click.Parameter, values: tuple[
     return Fields(names)
 
 
+def _clusters(_context: click.Context, _parameter: click.Parameter, path: str | None) -> dict[str, str]:
+    return {} if path is None else load_clusters(path)
+
+
+def _renderings(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        if value not in RENDERINGS and not value.endswith(".jinja"):
+            raise click.BadParameter(f"expected {', '.join(RENDERINGS)} or the path of a .jinja file, got {value!r}")
+    return values
+
+
 @click.command()
 @click.argument("store", type=click.Path())
 @click.option("--model", required=True, help="Base checkpoint: a directory, or a hub name in the local cache.")
@@ -27,18 +49,25 @@ def _fields(_context: click.Context, _parameter: click.Parameter, values: tuple[
 @click.option("--trained-on", multiple=True, help="Task that the checkpoint was tuned on; one makes it a control.")
 @click.option("--all-tasks", is_flag=True, help="Ingest a control on all tasks, not on its own alone.")
 @click.option("--tasks", "sources", multiple=True, required=True, help="Tasks: FILE, DIRECTORY or NAME=FILE; repeat.")
+@click.option("--split", help="Which split to take of directories that hold several, e.g. train.")
 @click.option(
     "--field", "fields", multiple=True, callback=_fields, help="NAME=FIELD: which field is prompt, target, ..."
+)
+@click.option("--max-examples", type=click.IntRange(min=1), help="Take this many examples of tasks that have more.")
+@click.option("--seed", default=0, show_default=True, help="Which examples --max-examples takes.")
+@click.option(
+    "--clusters", callback=_clusters, help="File of two columns, task and cluster; FLAN's own are known without it."
 )
 @click.option(
     "--render",
     "renderings",
     multiple=True,
-    type=click.Choice(RENDERINGS),
+    callback=_renderings,
     default=("raw",),
     show_default=True,
-    help="How prompts become tokens: as they are, or as a chat turn.",
+    help="How examples become tokens: raw (the prompt), chat (a turn of the user's), or FILE.jinja; repeat.",
 )
+@click.option("--system", help="Text of a system turn before the user's; for --render chat.")
 @click.option(
     "--position",
     "positions",
@@ -71,7 +100,12 @@ def ingest(
     names: tuple[str, ...],
     trained_on: tuple[str, ...],
     sources: tuple[str, ...],
+    split: str | None,
     fields: Fields,
+    max_examples: int | None,
+    seed: int,
+    renderings: tuple[str, ...],
+    system: str | None,
     dry_run: bool,
     as_json: bool,
     **options: object,
@@ -80,9 +114,10 @@ def ingest(
 
     STORE is made when it does not exist. What is there already is not computed again.
 
-    Tasks are .jsonl or .parquet files with the fields inputs and targets (FLAN), instruction, input and output
-    (Alpaca), prompt and target, or as --field says. The columns source_id (examples made from one source), template_id
-    and label are kept, and any others.
+    Tasks are .jsonl, .parquet or .csv files, directories of such, FLAN's layout (SPLIT/TASK_10templates_SPLIT.jsonl) or
+    datasets that save_to_disk wrote, with the fields inputs and targets (FLAN), instruction, input and output (Alpaca),
+    prompt and target, or as --field says. The columns source_id (examples made from one source), template_id and label
+    are kept, and any others.
 
     \b
     Example:
@@ -90,14 +125,18 @@ def ingest(
       act ingest lab.act --model ./llama-2-7b --adapter ./lora-rte --trained-on rte --tasks flan/
     """
     writable_root(store)  # before anything is read
+    chosen = tuple(load_rendering(rendering, system) for rendering in renderings)
     checkpoints = _checkpoints(model, revision, adapters, names, trained_on)
     display = IngestDisplay()
     with display.live():
+        tasks = load_tasks(sources, fields, split=split)
+        if max_examples is not None:
+            tasks = [sample_task(task, max_examples, seed) for task in tasks]
         report = run_ingest(
             store,
             checkpoints,
-            load_tasks(sources, fields),
-            Options(**options),  # type: ignore[arg-type]
+            tasks,
+            Options(renderings=chosen, **options),  # type: ignore[arg-type]
             dry_run=dry_run,
             progress=display,
         )

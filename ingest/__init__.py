@@ -1,11 +1,14 @@
 """actlas.ingest: run checkpoints over tasks and keep their hidden states. The only home of torch."""
 
 from actlas.ingest.checkpoint import Checkpoint
+from actlas.ingest.clusters import load_clusters
+from actlas.ingest.fields import Fields
 from actlas.ingest.positions import POSITIONS
 from actlas.ingest.progress import Forecast, Progress
-from actlas.ingest.rendering import RENDERINGS
+from actlas.ingest.rendering import RENDERINGS, Rendering, load_rendering
 from actlas.ingest.run import Options, Report, ingest
-from actlas.ingest.task_files import Fields, load_tasks
+from actlas.ingest.sample import sample_task
+from actlas.ingest.task_files import load_tasks
 
 __all__ = [
     "POSITIONS",
@@ -15,7 +18,11 @@ __all__ = [
     "Forecast",
     "Options",
     "Progress",
+    "Rendering",
     "Report",
     "ingest",
+    "load_clusters",
+    "load_rendering",
     "load_tasks",
+    "sample_task",
 ]

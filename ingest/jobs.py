@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 from actlas.ingest.checkpoint import Adapter, Base, Checkpoint, find_adapter, find_base, identity
 from actlas.ingest.plan import Plan, make_plan
-from actlas.ingest.rendering import RenderingName, TokenizedTask, rendering_digest, tokenize
+from actlas.ingest.rendering import Rendering, load_rendering, rendering_digest
+from actlas.ingest.tokenizing import TokenizedTask, tokenize
 from actlas.ingest.trial import check_unknown
 from actlas.store import (
     EntryIdentity,
@@ -47,7 +48,7 @@ class Job:
 
     position: str
     task: Task
-    rendering: RenderingName
+    rendering: str
     tokenized: TokenizedTask
     plan: Plan
     identity: EntryIdentity
@@ -77,7 +78,7 @@ def plan_residents(
     checkpoints: Sequence[Checkpoint],
     tasks: Sequence[Task],
     *,
-    renderings: Sequence[RenderingName],
+    renderings: Sequence[str | Rendering],
     batch_tokens: int,
     positions: Sequence[str],
     layers: str | None,
@@ -88,6 +89,7 @@ def plan_residents(
     """Group checkpoints by base and work out every entry; parameters as in `ingest`."""
     if not checkpoints or not tasks or not renderings:
         raise InvalidInput("expected at least one checkpoint, one task and one rendering")
+    chosen_renderings = _load_renderings(renderings)
     _check_names(checkpoints, tasks)
     residents: dict[tuple[str, str | None], Resident] = {}
     tokenized: dict[tuple[int, str, str], TokenizedTask] = {}
@@ -106,8 +108,8 @@ def plan_residents(
             )
         run = Run(checkpoint, adapter, identity(resident.base, adapter))
         for task in _tasks_of(checkpoint, tasks, all_tasks):
-            for rendering in renderings:
-                known = (id(resident), task.slug, rendering)
+            for rendering in chosen_renderings:
+                known = (id(resident), task.slug, rendering.slug)
                 if known not in tokenized:
                     tokenized[known] = tokenize(task, resident.base.tokenizer, rendering, resident.base.max_tokens)
                 plan = make_plan(tokenized[known].lengths, batch_tokens)
@@ -138,19 +140,27 @@ def _tasks_of(checkpoint: Checkpoint, tasks: Sequence[Task], all_tasks: bool) ->
     yield from (task for task in tasks if not is_control or task.slug == checkpoint.trained_on[0])
 
 
+def _load_renderings(renderings: Sequence[str | Rendering]) -> list[Rendering]:
+    chosen: dict[str, Rendering] = {}
+    for rendering in map(load_rendering, renderings):
+        if chosen.setdefault(rendering.slug, rendering) != rendering:
+            raise InvalidInput(f"two renderings are called {rendering.slug}; rename one of the files")
+    return list(chosen.values())
+
+
 def _job(
     resident: Resident,
     run: Run,
     position: str,
     task: Task,
-    rendering: RenderingName,
+    rendering: Rendering,
     tokenized: TokenizedTask,
     plan: Plan,
 ) -> Job:
     return Job(
         position,
         task,
-        rendering,
+        rendering.slug,
         tokenized,
         plan,
         EntryIdentity(

@@ -61,6 +61,8 @@ def provenance(
         "n_resumed": timing.n_resumed,
         "n_truncated": job.tokenized.n_truncated,
         "n_duplicates": job.task.n_duplicates,
+        "n_available": job.task.n_available,
+        "seed": job.task.seed,
         "conformance": asdict(conformance),
         "noise_floor": None if noise is None else asdict(noise),
     }

@@ -1,53 +1,101 @@
-"""Renderings: how an example becomes the text and the tokens that a model sees."""
+"""Renderings: how an example becomes the text that a model sees."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
+from actlas.ingest.templates import FROZEN_DATE, TemplateError, render_texts
+from actlas.store import InvalidInput, NotFound, Source, Task, check_slug
+from actlas.store.digest import json_digest
 
-from actlas.store import InvalidInput, Source, Task
-from actlas.store.digest import bytes_digest, json_digest
+RENDERINGS: tuple[str, ...] = ("raw", "chat")
 
-RenderingName = Literal["raw", "chat"]
-RENDERINGS: tuple[RenderingName, ...] = ("raw", "chat")
-
-FROZEN_DATE = "01 Jan 2024"  # templates that ask for today's date would give other activations every day
-
-# Before the template, a macro in the place of its clock: transformers makes text of a function passed to it. The newline
-# is dropped (trim_blocks) and lets the template begin on a line of its own.
-_FROZEN_CLOCK = "{% macro strftime_now(format) %}" + FROZEN_DATE + "{% endmacro %}\n"
+SUFFIX = ".jinja"
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenizedTask:
-    """The tokens of one task under one rendering.
+class Rendering:
+    """A rendering.
 
     Attributes
     ----------
-    token_ids : list of list of int
-        For each example the tokens that the model sees.
-    digests : list of str
-        For each example the XXH3-128 of its tokens as little-endian int32.
-    n_truncated : int
-        Examples of which the beginning was cut to fit the model's context.
+    slug : str
+        Its name in the store.
+    kind : {"raw", "chat", "jinja"}
+        The prompt as it is; a user's turn in the tokenizer's chat template, and the opening of the answer; a template of
+        the user's.
+    template : str or None
+        The text of a jinja file.
+    source : str or None
+        Its path, for messages.
+    system : str or None
+        What a system turn before the user's says; for ``chat`` alone.
     """
 
-    token_ids: list[list[int]]
-    digests: list[str]
-    n_truncated: int
-
-    @property
-    def lengths(self) -> list[int]:
-        """Tokens of each example."""
-        return [len(ids) for ids in self.token_ids]
+    slug: str
+    kind: Literal["raw", "chat", "jinja"]
+    template: str | None = None
+    source: str | None = None
+    system: str | None = None
 
 
-def rendering_digest(tokenizer: Any, rendering: RenderingName) -> str:
-    """Return the digest of a rendering: its kind and, for ``chat``, the template and the frozen date."""
-    if rendering == "raw":
+def load_rendering(name: "str | Rendering", system: str | None = None) -> Rendering:
+    """Return the rendering that a name stands for.
+
+    Parameters
+    ----------
+    name : str or Rendering
+        ``raw``, ``chat``, or the path of a .jinja file; its name without suffix is the rendering's. A rendering is
+        returned as it is.
+    system : str, optional
+        A system turn for ``chat``.
+
+    Raises
+    ------
+    NotFound
+        When there is no such file.
+    InvalidInput
+        When the name is none of these, the file is not text in UTF-8 or its name no slug, or `system` is given for
+        anything but ``chat``.
+    """
+    if isinstance(name, Rendering):
+        return name
+    if system is not None and name != "chat":
+        raise InvalidInput(
+            f"--system: expected the rendering chat alone, got {name}; use --render chat, or put the text into a jinja file"
+        )
+    if name == "raw":
+        return Rendering(slug="raw", kind="raw")
+    if name == "chat":
+        return Rendering(slug="chat", kind="chat", system=system)
+    return _load_file(Path(name))
+
+
+def _load_file(path: Path) -> Rendering:
+    if path.suffix != SUFFIX:
+        raise InvalidInput(f"rendering {str(path)!r}: expected {', '.join(RENDERINGS)} or a path that ends in {SUFFIX}")
+    slug = check_slug(path.stem, "rendering")
+    if slug in RENDERINGS:
+        raise InvalidInput(f"{path}: the name {slug} is taken by the rendering {slug}; rename the file")
+    try:
+        template = path.read_text("utf-8-sig")
+    except FileNotFoundError as error:
+        raise NotFound(
+            f"no template at {path}: expected {', '.join(RENDERINGS)} or the path of a {SUFFIX} file"
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"{path}: cannot be read as text in UTF-8 ({error}); expected a jinja template") from error
+    return Rendering(slug=slug, kind="jinja", template=template, source=str(path))
+
+
+def rendering_digest(tokenizer: Any, rendering: Rendering) -> str:
+    """Return the digest of a rendering: its kind, and what its text depends on beside the example and the tokenizer."""
+    if rendering.kind == "raw":
         return json_digest({"kind": "raw"})
-    return json_digest({"kind": "chat", "template": chat_template(tokenizer), "date": FROZEN_DATE})
+    if rendering.kind == "jinja":
+        return json_digest({"kind": "jinja", "template": rendering.template, "date": FROZEN_DATE})
+    system = {} if rendering.system is None else {"system": rendering.system}
+    return json_digest({"kind": "chat", "template": chat_template(tokenizer), "date": FROZEN_DATE, "bos": 1} | system)
 
 
 def chat_template(tokenizer: Any) -> str:
@@ -66,72 +114,48 @@ def chat_template(tokenizer: Any) -> str:
         ) from error
 
 
-def tokenize(task: Task, tokenizer: Any, rendering: RenderingName, max_tokens: int | None) -> TokenizedTask:
-    """Render and tokenize the prompts of a task.
-
-    Parameters
-    ----------
-    task : Task
-        Its examples.
-    tokenizer : transformers tokenizer
-        ``raw`` tokenizes the prompt with the tokenizer's own special tokens; ``chat`` renders one user turn and the
-        opening of the answer, and adds no special token to those in the template.
-    rendering : {"raw", "chat"}
-        Which.
-    max_tokens : int or None
-        The model's context. Longer prompts lose their beginning, never their last token; a leading special token stays.
+def texts_of(task: Task, tokenizer: Any, rendering: Rendering) -> list[str]:
+    """Return the text of each example, in task order.
 
     Raises
     ------
     InvalidInput
-        When an example has no tokens.
+        When a jinja file cannot be rendered for an example, or takes too long.
     Source
-        When the template cannot be rendered.
+        When the chat template cannot, or leaves the system turn out.
     """
-    prompts = [str(row["prompt"]) for row in task.rows]
-    encode = _encode_raw if rendering == "raw" else _encode_chat
-    token_ids = encode(prompts, tokenizer)
-    for number, ids in enumerate(token_ids):
-        if not ids:
-            raise InvalidInput(
-                f"task {task.slug}, example {task.example_ids[number]}: the prompt {prompts[number]!r:.60} has no tokens "
-                "under this tokenizer; leave the example out"
-            )
-    special = set(tokenizer.all_special_ids)
-    kept = [_truncate(ids, max_tokens, special) for ids in token_ids]
-    return TokenizedTask(
-        token_ids=kept,
-        digests=[bytes_digest(np.array(ids, "<i4").tobytes()) for ids in kept],
-        n_truncated=sum(len(short) < len(ids) for short, ids in zip(kept, token_ids, strict=True)),
-    )
-
-
-def _truncate(ids: list[int], max_tokens: int | None, special: set[int]) -> list[int]:
-    if max_tokens is None or len(ids) <= max_tokens:
-        return ids
-    head = ids[:1] if ids[0] in special and max_tokens > 1 else []
-    return head + ids[len(ids) - max_tokens + len(head) :]
-
-
-def _encode_raw(prompts: Sequence[str], tokenizer: Any) -> list[list[int]]:
-    encoded: list[list[int]] = tokenizer(list(prompts), verbose=False)["input_ids"]
-    return encoded
-
-
-def _encode_chat(prompts: Sequence[str], tokenizer: Any) -> list[list[int]]:
-    template = _FROZEN_CLOCK + chat_template(tokenizer)
+    if rendering.kind == "raw":
+        return [str(row["prompt"]) for row in task.rows]
+    if rendering.kind == "chat":
+        return _chat_texts(task, tokenizer, rendering.system)
+    # The id is left out with the target, for it depends on it.
+    examples = [{name: row[name] for name in row if name not in ("example_id", "target")} for row in task.rows]
     try:
-        texts = [
-            tokenizer.apply_chat_template(
-                [{"role": "user", "content": prompt}],
-                chat_template=template,
-                add_generation_prompt=True,
-                tokenize=False,
-                date_string=FROZEN_DATE,
-            )
-            for prompt in prompts
-        ]
-    except Exception as error:  # a template can fail in any way that Python can
-        raise Source(f"{tokenizer.name_or_path}: the chat template cannot be rendered ({error})") from error
-    encoded: list[list[int]] = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
-    return encoded
+        return render_texts(rendering.template or "", examples, kind="jinja")
+    except TemplateError as error:
+        raise InvalidInput(
+            f"{rendering.source}: the template cannot be rendered for task {task.slug}, {error}; it sees the columns "
+            f"{', '.join(examples[0])}"
+        ) from error
+
+
+def _chat_texts(task: Task, tokenizer: Any, system: str | None) -> list[str]:
+    turns = [] if system is None else [{"role": "system", "content": system}]
+    shared = {
+        **tokenizer.special_tokens_map,
+        "tools": None,
+        "documents": None,
+        "add_generation_prompt": True,
+        "date_string": FROZEN_DATE,
+    }
+    examples = [shared | {"messages": [*turns, {"role": "user", "content": row["prompt"]}]} for row in task.rows]
+    try:
+        texts = render_texts(chat_template(tokenizer), examples, kind="chat")
+    except TemplateError as error:
+        raise Source(
+            f"{tokenizer.name_or_path}: the chat template cannot be rendered for task {task.slug}, {error}; "
+            "use --render raw, or a jinja file"
+        ) from error
+    if system is not None and not all(system.strip() in text for text in texts):
+        raise Source(f"{tokenizer.name_or_path}: the chat template leaves the system turn out; leave --system out too")
+    return texts

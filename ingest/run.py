@@ -1,7 +1,7 @@
 """Ingest: run each checkpoint once over the tasks and commit an entry for each."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from actlas.ingest.capture import Capture
 from actlas.ingest.checkpoint import Checkpoint
+from actlas.ingest.clusters import label_cluster
 from actlas.ingest.conformance import check_conformance, choose_probes
 from actlas.ingest.forecast import all_jobs, forecast_of
 from actlas.ingest.jobs import Job, Resident, Run, passes, plan_residents
@@ -20,7 +21,7 @@ from actlas.ingest.passes import Timing, run_pass
 from actlas.ingest.positions import check_positions
 from actlas.ingest.progress import Forecast, Progress
 from actlas.ingest.provenance import maker, provenance
-from actlas.ingest.rendering import RenderingName
+from actlas.ingest.rendering import Rendering
 from actlas.store import (
     BATCH_TOKENS,
     CODEC,
@@ -45,7 +46,7 @@ from actlas.store.storage import LocalStorage
 class Options:
     """How an ingest runs; see `ingest`."""
 
-    renderings: tuple[RenderingName, ...] = ("raw",)
+    renderings: tuple[str | Rendering, ...] = ("raw",)
     positions: tuple[str, ...] = ("last",)
     layers: str | None = None
     dtype: str = "auto"
@@ -53,6 +54,7 @@ class Options:
     all_tasks: bool = False
     allow_base_mismatch: bool = False
     codec: str = CODEC
+    clusters: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +98,7 @@ def ingest(
     tasks : sequence of Task
         As `load_tasks` returns them.
     options : Options
-        Renderings, positions, layers, dtype, device.
+        Renderings, positions, layers, dtype, device, clusters of tasks.
     dry_run : bool
         Only forecast.
     progress : Progress
@@ -127,6 +129,7 @@ def ingest(
     present = _take_present(root, residents) if is_there else []
     if present and not dry_run:
         _label_present(open_writer(root), residents, {entry.model for entry in present})
+        _label_tasks(root, present, options.clusters)
     device = _find_device(options.device)
     forecast = forecast_of(root, residents, len(present), device)
     _say_what_is_special(tasks, residents, present, progress)
@@ -140,12 +143,13 @@ def ingest(
             f"{root}: the hidden states need up to {forecast.n_bytes / 2**30:.1f} GiB, {forecast.free_bytes / 2**30:.1f} GiB "
             "are free; free some space, or choose fewer --layers"
         )
-    written = [
-        entry
-        for resident in residents
-        if any(run.jobs for run in resident.runs)
-        for entry in _run_resident(root, resident, device, options, progress)
-    ]
+    written: list[Entry] = []
+    for resident in residents:
+        if any(run.jobs for run in resident.runs):
+            for entry in _run_resident(root, resident, device, options, progress):
+                if entry.task not in {earlier.task for earlier in written}:
+                    _label_tasks(root, [entry], options.clusters)
+                written.append(entry)
     return Report(forecast=forecast, written=tuple(written), present=tuple(present))
 
 
@@ -180,6 +184,12 @@ def _label_present(writer: StoreWriter, residents: Sequence[Resident], models: s
                 writer.label(run.checkpoint.slug, _labels(run))
 
 
+def _label_tasks(root: Path, entries: Sequence[Entry], clusters: Mapping[str, str]) -> None:
+    """Put the tasks of entries into clusters."""
+    for task in sorted({entry.task for entry in entries}):
+        label_cluster(open_writer(root), task, clusters)
+
+
 def _labels(run: Run) -> dict[str, Any]:
     return {"trained_on": list(run.checkpoint.trained_on)} if run.checkpoint.trained_on else {}
 
@@ -191,6 +201,10 @@ def _say_what_is_special(
         if task.n_duplicates:
             progress.note(
                 f"task {task.slug}: {task.n_duplicates} exact duplicates kept once, {len(task)} examples remain"
+            )
+        if task.n_available is not None:
+            progress.note(
+                f"task {task.slug}: {len(task)} of {task.n_available} examples are taken, drawn with seed {task.seed}"
             )
     truncated = {
         (job.task.slug, job.rendering): (job.tokenized.n_truncated, resident.base.max_tokens)

@@ -35,6 +35,7 @@ from actlas.store.restricted import check_not_restricted
 from actlas.store.slug import check_slug, suggest_slug
 from actlas.store.spec import EntrySpec
 from actlas.store.task import GROUPING, Task, example_id, make_task
+from actlas.store.task_summary import TaskSummary, summarise_tasks
 from actlas.store.tombstone import Tombstone
 from actlas.store.usage import Usage, usage
 from actlas.store.verify import SAMPLE, Depth, Verified, check_entry, entry_paths, verify
@@ -76,6 +77,7 @@ __all__ = [
     "StoreWriter",
     "StoredArray",
     "Task",
+    "TaskSummary",
     "Tombstone",
     "Unreachable",
     "Usage",
@@ -99,6 +101,7 @@ __all__ = [
     "read_limit",
     "store_exists",
     "suggest_slug",
+    "summarise_tasks",
     "usage",
     "verify",
     "withdraw",

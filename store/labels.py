@@ -9,6 +9,7 @@ from actlas.store.documents import read_json, seal, unseal, write_json
 from actlas.store.errors import Incomplete, InvalidInput
 from actlas.store.storage import LocalStorage, Storage
 
+CLUSTER = "cluster"  # the group of tasks that a task belongs to
 RESTRICTED = "restricted"  # a task that is not copied or exported unless that is asked for
 
 

@@ -45,11 +45,15 @@ class Task:
         every row.
     n_duplicates : int
         How many exact duplicates were left out when the task was made; not part of its content.
+    n_available, seed : int or None
+        Of a sample: how many examples there were, and what it was drawn with; not part of its content either.
     """
 
     slug: str
     rows: tuple[Mapping[str, Value], ...]
     n_duplicates: int = 0
+    n_available: int | None = None
+    seed: int | None = None
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -22,7 +22,7 @@ from actlas.ingest.jobs import Job
 from actlas.ingest.passes import run_pass
 from actlas.ingest.plan import Plan, make_plan
 from actlas.ingest.progress import Progress
-from actlas.ingest.rendering import TokenizedTask
+from actlas.ingest.tokenizing import TokenizedTask
 from actlas.store import BATCH_TOKENS, EntryIdentity, EntrySpec, Model, ModelIdentity, create_store, make_task
 from tests.bench.measure import PAGES, machine, scratch
 from tests.store.tiny import unlock

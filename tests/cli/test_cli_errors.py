@@ -50,7 +50,7 @@ def copied(lab: Path, tmp_path: Path) -> Path:
 # Stores
 
 
-READERS = {"ls": [], "info": ["base"], "verify": [], "compare": ["base", "tuned"]}
+READERS = {"ls": [], "tasks": [], "info": ["base"], "verify": [], "compare": ["base", "tuned"]}
 
 
 @pytest.mark.parametrize("command", READERS)
@@ -161,7 +161,7 @@ def test_several_entries_that_fit_are_listed(act: Act, copied: Path, checkpoints
         ("number.jsonl", b'{"inputs": 3, "targets": ""}\n', [", line 1: expected text in field 'inputs', got int: 3"]),
         ("name.jsonl", b'{"inputs": "a", "targets": "b", "task": "A/B"}\n', ["'A/B' is not a slug", "'a-b' would do"]),
         ("bad.parquet", b"PAR1", ["not a readable Parquet file"]),
-        ("notes.txt", b"x", ["expected a name ending in .jsonl or .parquet"]),
+        ("notes.txt", b"x", ["expected a name ending in .jsonl, .parquet or .csv"]),
     ],
 )  # fmt: skip
 def test_a_tasks_file_that_cannot_be_used(
@@ -178,7 +178,7 @@ def test_tasks_that_are_not_there(act: Act, lab: Path, checkpoints: Path, tmp_pa
     (tmp_path / "none").mkdir()
     with unchanged(lab):
         assert_refused(act(*call, tmp_path / "x.jsonl"), f"no tasks file at {tmp_path / 'x.jsonl'}")
-        assert_refused(act(*call, tmp_path / "none"), "expected .jsonl or .parquet files in this directory, got none")
+        assert_refused(act(*call, tmp_path / "none"), "files in this directory, FLAN's splits, or a dataset; got none")
         assert_refused(act(*call, f"A B={tmp_path / 'x.jsonl'}"), "task name 'A B' is not a slug", "'a-b' would do")
 
 

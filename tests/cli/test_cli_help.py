@@ -85,7 +85,10 @@ def test_the_version_is_the_packages(act: Act):
         (["compare", "lab.act", "a", "b", "--layers", "some"], "'some' is not one of 'matched', 'all'"),
         (["ingest", "lab.act", "--model", "m"], "Missing option '--tasks'"),
         (["ingest", "lab.act", "--model", "m", "--tasks", "t", "--field", "prompt"], "expected NAME=FIELD"),
-        (["ingest", "lab.act", "--model", "m", "--tasks", "t", "--render", "html"], "'html' is not one of"),
+        (
+            ["ingest", "lab.act", "--model", "m", "--tasks", "t", "--render", "html"],
+            "expected raw, chat or the path of",
+        ),
     ],
 )
 def test_wrong_usage_exits_2_and_says_where_help_is(act: Act, arguments: list[str], message: str):

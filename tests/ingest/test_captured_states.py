@@ -10,7 +10,8 @@ from actlas.ingest.checkpoint import find_base
 from actlas.ingest.conformance import check_conformance, choose_probes
 from actlas.ingest.loading import load_base
 from actlas.ingest.plan import make_plan
-from actlas.ingest.rendering import tokenize
+from actlas.ingest.rendering import load_rendering
+from actlas.ingest.tokenizing import tokenize
 from actlas.store import InvalidInput, Source, create_store, make_task, open_store, verify
 from tests.ingest.checkpoints import FAMILIES, bits, byte_tokenizer, ingest_one, load, own_states, tiny_task
 
@@ -18,7 +19,7 @@ BUDGET = 180  # a few prompts a batch, of several padded lengths
 
 
 def tokens_of(task):
-    return tokenize(task, byte_tokenizer(), "raw", None).token_ids
+    return tokenize(task, byte_tokenizer(), load_rendering("raw"), None).token_ids
 
 
 def assert_close(stored, own):

@@ -14,7 +14,8 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoModelForTextEncodi
 
 from actlas.ingest import POSITIONS, Checkpoint, Options, ingest
 from actlas.ingest.families import FAMILIES, family_of
-from actlas.ingest.rendering import tokenize
+from actlas.ingest.rendering import load_rendering
+from actlas.ingest.tokenizing import tokenize
 from actlas.ingest.trial import check_unknown
 from actlas.store import InvalidInput, Source, Task, create_store, open_store
 from tests.ingest.checkpoints import byte_tokenizer, tiny_task
@@ -114,7 +115,7 @@ def test_every_position_of_every_layer_is_what_the_model_reports_for_each_prompt
     create_store(root, batch_tokens=180)
     options = Options(device="cpu", positions=tuple(POSITIONS))
     report = ingest(root, [Checkpoint(base=str(directory))], [task], options)
-    own = reported(directory, tokenize(task, byte_tokenizer(), "raw", None).token_ids)
+    own = reported(directory, tokenize(task, byte_tokenizer(), load_rendering("raw"), None).token_ids)
     assert {entry.position for entry in report.written} == set(POSITIONS)
     for entry in report.written:
         assert entry.layers == (0, 1, 2, 3)

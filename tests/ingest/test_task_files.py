@@ -1,4 +1,4 @@
-"""Tasks from files: two formats, three families of field names, and refusals that say where."""
+"""Tasks from files: three families of field names, names of tasks, and refusals that say where."""
 
 import json
 import os
@@ -253,14 +253,17 @@ def test_names_that_are_no_slugs_are_refused_with_one_that_would_do(write):
 
 
 def test_paths_that_hold_no_tasks_are_refused(write, tmp_path):
-    with pytest.raises(NotFound, match=r"no tasks file at .*gone\.jsonl: expected a \.jsonl or \.parquet file"):
+    with pytest.raises(NotFound, match=r"no tasks file at .*gone\.jsonl: expected a \.jsonl, \.parquet or \.csv file"):
         load_tasks([str(tmp_path / "gone.jsonl")])
     with pytest.raises(NotFound, match=r"no tasks file at .*gone\.jsonl"):
         load_tasks([f"rte={tmp_path / 'gone.jsonl'}"])
-    with pytest.raises(InvalidInput, match=r"rte\.csv: expected a name ending in \.jsonl or \.parquet; convert"):
-        load_tasks([write(b"a,b", "rte.csv")])
+    with pytest.raises(InvalidInput, match=r"rte\.tsv: expected a name ending in \.jsonl, \.parquet or \.csv; convert"):
+        load_tasks([write(b"a,b", "rte.tsv")])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InvalidInput, match=r"expected \.jsonl or \.parquet files in this directory, got none"):
+    with pytest.raises(
+        InvalidInput,
+        match=r"expected \.jsonl, \.parquet or \.csv files in this directory, FLAN\'s splits, or a dataset; got none",
+    ):
         load_tasks([str(tmp_path / "empty")])
     with pytest.raises(NotFound, match="no tasks file at"):
         load_tasks(["x" * 5000])
