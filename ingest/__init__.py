@@ -4,6 +4,20 @@ from actlas.ingest.checkpoint import Checkpoint
 from actlas.ingest.progress import Forecast, Progress
 from actlas.ingest.rendering import RENDERINGS
 from actlas.ingest.run import Options, Report, ingest
+from actlas.ingest.sweep import find_adapters, read_sweep, revisions_of
 from actlas.ingest.task_files import Fields, load_tasks
 
-__all__ = ["RENDERINGS", "Checkpoint", "Fields", "Forecast", "Options", "Progress", "Report", "ingest", "load_tasks"]
+__all__ = [
+    "RENDERINGS",
+    "Checkpoint",
+    "Fields",
+    "Forecast",
+    "Options",
+    "Progress",
+    "Report",
+    "find_adapters",
+    "ingest",
+    "load_tasks",
+    "read_sweep",
+    "revisions_of",
+]
