@@ -1,6 +1,7 @@
 """Checkpoints: where they are, who they are, and how they are loaded. safetensors only, no code from outside."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -67,7 +68,7 @@ def find_directory(name: str, revision: str | None = None) -> Path:
     InvalidInput
         When a revision is given for a directory.
     """
-    if Path(name).is_dir():
+    if os.path.isdir(name):  # noqa: PTH112  Path.is_dir raises for a name that is too long
         if revision is not None:
             raise InvalidInput(f"{name}: is a directory and has no revisions; leave --revision {revision} out")
         return Path(name)

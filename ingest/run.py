@@ -152,6 +152,7 @@ def ingest(
 
 def planned(root: Path, checkpoints: Sequence[Checkpoint], tasks: Sequence[Task], options: Options) -> list[Resident]:
     """Return the entries of an ingest, or of its shard, done or not, grouped by base; parameters as in `ingest`."""
+    shard = None if options.shard is None else parse_shard(options.shard)
     residents = plan_residents(
         checkpoints,
         tasks,
@@ -164,8 +165,8 @@ def planned(root: Path, checkpoints: Sequence[Checkpoint], tasks: Sequence[Task]
         ),
         allow_base_mismatch=options.allow_base_mismatch,
     )
-    if options.shard is not None:  # before what is there is taken out, or each process would deal other cards
-        take_shard(residents, parse_shard(options.shard))
+    if shard is not None:  # before what is there is taken out, or each process would deal other cards
+        take_shard(residents, shard)
     return residents
 
 
@@ -207,10 +208,11 @@ def _labels(run: Run) -> dict[str, Any]:
 
 def _say_draws(residents: Sequence[Resident], progress: Progress) -> None:
     """Say which tasks were drawn for which control."""
-    for run in (run for resident in residents for run in resident.runs if run.draw and run.jobs):
-        progress.note(
-            f"{run.checkpoint.slug}: off target, drawn with seed {run.draw.seed}: {', '.join(run.draw.tasks)}"
-        )
+    for run in (run for resident in residents for run in resident.runs):
+        if run.draw and run.jobs:
+            progress.note(
+                f"{run.checkpoint.slug}: off target, drawn with seed {run.draw.seed}: {', '.join(run.draw.tasks)}"
+            )
 
 
 def _say_what_is_special(

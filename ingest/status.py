@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Literal
 
 from actlas.ingest.checkpoint import Checkpoint
+from actlas.ingest.jobs import Job, Resident, Run
 from actlas.ingest.run import Options, planned, spec_of
-from actlas.store import Task, open_writer, store_exists, writable_root
+from actlas.store import StoreWriter, Task, open_writer, store_exists, writable_root
 from actlas.store.unfinished import find_unfinished
 
 State = Literal["done", "running", "interrupted", "missing"]
@@ -48,23 +49,20 @@ def ingest_status(
     root, options = writable_root(store), options or Options()
     residents = planned(root, checkpoints, tasks, options)
     writer = open_writer(root) if store_exists(root) else None
-    found = []
-    for resident in residents:
-        for run in resident.runs:
-            for job in run.jobs:
-                # What is under way is looked at first: it may be done a moment later, but not the other way round.
-                state, n_written = find_unfinished(root, job.identity.key)
-                n_written = min(n_written, len(job.task))
-                if writer is not None and writer.find(spec_of(resident, run, job, norm_width=None)):
-                    state, n_written = "done", len(job.task)
-                found.append(
-                    EntryStatus(
-                        model=run.checkpoint.slug,
-                        task=job.task.slug,
-                        rendering=job.rendering,
-                        state=state or "missing",
-                        n_written=n_written,
-                        n_examples=len(job.task),
-                    )
-                )
-    return found
+    return [
+        _status(root, writer, resident, run, job) for resident in residents for run in resident.runs for job in run.jobs
+    ]
+
+
+def _status(root: Path, writer: StoreWriter | None, resident: Resident, run: Run, job: Job) -> EntryStatus:
+    # What is under way is looked at first: it may be done a moment later, but not the other way round.
+    unfinished, n_written = find_unfinished(root, job.identity.key)
+    done = writer is not None and writer.find(spec_of(resident, run, job, norm_width=None)) is not None
+    return EntryStatus(
+        model=run.checkpoint.slug,
+        task=job.task.slug,
+        rendering=job.rendering,
+        state="done" if done else unfinished or "missing",
+        n_written=len(job.task) if done else min(n_written, len(job.task)),
+        n_examples=len(job.task),
+    )

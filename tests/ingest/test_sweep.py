@@ -120,6 +120,7 @@ def test_what_is_wrong_with_a_checkpoint_names_its_line(table, llama, root):
     task = tiny_task(4)
     for row, error, message in (
         ("nobody/here,,", NotFound, "nobody/here: not a directory"),
+        (f"{'x' * 5000},,", NotFound, "x: not a directory"),
         (f"{llama},{llama},", Source, "not a PEFT adapter"),
         (f"{llama},,rta", NotFound, "x is said to be trained on 'rta', .*did you mean 'rte'"),
     ):
