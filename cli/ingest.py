@@ -1,25 +1,28 @@
 """act ingest."""
 
 import dataclasses
+from typing import Any
 
 import click
 
+from actlas.cli.checkpoints import checkpoint_options, checkpoints_from
 from actlas.cli.display import print_json, print_table
 from actlas.cli.progress import IngestDisplay
+from actlas.cli.status import Repeatable, print_status
 from actlas.ingest import (
     POSITIONS,
     RENDERINGS,
-    Checkpoint,
     Fields,
     Options,
     Report,
+    ingest_status,
     load_clusters,
     load_rendering,
     load_tasks,
     sample_task,
 )
 from actlas.ingest import ingest as run_ingest
-from actlas.store import CODEC, CODECS, Entry, InvalidInput, writable_root
+from actlas.store import CODEC, CODECS, Entry, writable_root
 
 
 def _fields(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> Fields:
@@ -40,14 +43,12 @@ def _renderings(_context: click.Context, _parameter: click.Parameter, values: tu
     return values
 
 
-@click.command()
+@click.command(cls=Repeatable)
 @click.argument("store", type=click.Path())
-@click.option("--model", required=True, help="Base checkpoint: a directory, or a hub name in the local cache.")
-@click.option("--revision", help="Revision of a hub name.")
-@click.option("--adapter", "adapters", multiple=True, help="LoRA adapter to put under the base; repeat for several.")
-@click.option("--name", "names", multiple=True, help="Name in the store; once for each checkpoint, in order.")
-@click.option("--trained-on", multiple=True, help="Task that the checkpoint was tuned on; one makes it a control.")
+@checkpoint_options
 @click.option("--all-tasks", is_flag=True, help="Ingest a control on all tasks, not on its own alone.")
+@click.option("--off-target", type=int, metavar="K", help="Ingest a control also on K drawn tasks of other clusters.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything that is drawn.")
 @click.option("--tasks", "sources", multiple=True, required=True, help="Tasks: FILE, DIRECTORY or NAME=FILE; repeat.")
 @click.option("--split", help="Which split to take of directories that hold several, e.g. train.")
 @click.option(
@@ -90,15 +91,12 @@ def _renderings(_context: click.Context, _parameter: click.Parameter, values: tu
     help="How hidden states are compressed.",
 )
 @click.option("--allow-base-mismatch", is_flag=True, help="Take an adapter whose recorded base has another name.")
+@click.option("--shard", metavar="I/N", help="Take the I-th of N shares of the entries; another process takes another.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
+@click.option("--status", is_flag=True, help="Say which entries are done, running, interrupted or missing, and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def ingest(
     store: str,
-    model: str,
-    revision: str | None,
-    adapters: tuple[str, ...],
-    names: tuple[str, ...],
-    trained_on: tuple[str, ...],
     sources: tuple[str, ...],
     split: str | None,
     fields: Fields,
@@ -107,12 +105,15 @@ def ingest(
     renderings: tuple[str, ...],
     system: str | None,
     dry_run: bool,
+    status: bool,
     as_json: bool,
-    **options: object,
+    **options: Any,
 ) -> None:
     """Run a checkpoint, or adapters under it, over tasks and keep every layer's hidden states in STORE.
 
-    STORE is made when it does not exist. What is there already is not computed again.
+    STORE is made when it does not exist. What is there already is not computed again. --models names many checkpoints in
+    a CSV file with the columns name, base, revision, adapter, trained_on (tasks separated by ;), seed, step, family, owner
+    and any others, which become labels; only base is required.
 
     Tasks are .jsonl, .parquet or .csv files, directories of such, FLAN's layout (SPLIT/TASK_10templates_SPLIT.jsonl) or
     datasets that save_to_disk wrote, with the fields inputs and targets (FLAN), instruction, input and output (Alpaca),
@@ -123,46 +124,27 @@ def ingest(
     Example:
       act ingest lab.act --model ./llama-2-7b --tasks flan/rte.jsonl --tasks flan/sst2.jsonl
       act ingest lab.act --model ./llama-2-7b --adapter ./lora-rte --trained-on rte --tasks flan/
+      act ingest lab.act --model ./llama-2-7b --adapters 'loras/*' --tasks flan/
+      act ingest lab.act --model EleutherAI/pythia-70m --revisions step0,step512,step1000 --tasks flan/
+      act ingest lab.act --models sweep.csv --off-target 2 --tasks flan/ --shard 1/8
+      act ingest lab.act --models sweep.csv --off-target 2 --tasks flan/ --status
     """
+    if status and dry_run:
+        raise click.UsageError("--status and --dry-run exclude each other")
     writable_root(store)  # before anything is read
     chosen = tuple(load_rendering(rendering, system) for rendering in renderings)
-    checkpoints = _checkpoints(model, revision, adapters, names, trained_on)
+    checkpoints = checkpoints_from(options)
+    settings = Options(renderings=chosen, seed=seed, **options)
+    tasks = load_tasks(sources, fields, split=split)
+    if max_examples is not None:
+        tasks = [sample_task(task, max_examples, seed) for task in tasks]
+    if status:
+        print_status(ingest_status(store, checkpoints, tasks, settings), as_json)
+        return
     display = IngestDisplay()
     with display.live():
-        tasks = load_tasks(sources, fields, split=split)
-        if max_examples is not None:
-            tasks = [sample_task(task, max_examples, seed) for task in tasks]
-        report = run_ingest(
-            store,
-            checkpoints,
-            tasks,
-            Options(renderings=chosen, **options),  # type: ignore[arg-type]
-            dry_run=dry_run,
-            progress=display,
-        )
+        report = run_ingest(store, checkpoints, tasks, settings, dry_run=dry_run, progress=display)
     _print(report, as_json)
-
-
-def _checkpoints(
-    model: str, revision: str | None, adapters: tuple[str, ...], names: tuple[str, ...], trained_on: tuple[str, ...]
-) -> list[Checkpoint]:
-    places: tuple[str | None, ...] = adapters or (None,)
-    if names and len(names) != len(places):
-        raise InvalidInput(f"--name: expected one for each of {len(places)} checkpoints, got {len(names)}")
-    if trained_on and len(places) > 1:
-        raise InvalidInput(
-            "--trained-on speaks of one checkpoint; ingest adapters that were tuned on different tasks one by one"
-        )
-    checkpoints = [
-        Checkpoint(base=model, revision=revision, adapter=adapter, name=name, trained_on=trained_on)
-        for adapter, name in zip(places, names or (None,) * len(places), strict=True)
-    ]
-    for checkpoint in checkpoints:
-        try:
-            checkpoint.slug  # noqa: B018  a name that cannot be used is found out before any file is read
-        except InvalidInput as error:
-            raise InvalidInput(f"{error}; choose one with --name") from error
-    return checkpoints
 
 
 def _print(report: Report, as_json: bool) -> None:
@@ -175,8 +157,13 @@ def _print(report: Report, as_json: bool) -> None:
             }
         )
     elif report.written:
-        rows = [(e.model, e.task, e.rendering, e.n_examples, len(e.layers), e.dtype, e.id[:12]) for e in report.written]
-        print_table(["model", "task", "rendering", "n", "layers", "dtype", "id"], rows, right=["n", "layers"])
+        rows = [
+            (e.model, e.task, e.rendering, e.position, e.n_examples, len(e.layers), e.dtype, e.id[:12])
+            for e in report.written
+        ]
+        print_table(
+            ["model", "task", "rendering", "position", "n", "layers", "dtype", "id"], rows, right=["n", "layers"]
+        )
 
 
 def _record(entry: Entry) -> dict[str, object]:

@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import inspect
 import os
+import signal
 import sys
 from keyword import iskeyword
 from typing import Any
@@ -83,14 +84,30 @@ def act() -> None:
 with_example_last(act)
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM came: whatever is cleaned up after Ctrl-C is cleaned up now."""
+
+
+def _terminate(_number: int, _frame: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # schedulers repeat it, and would interrupt the cleaning up
+    raise _Terminated
+
+
 def main(arguments: list[str] | None = None) -> None:
-    """Run `act`: exit 0 when all is well, 1 with one message for what a user can mend, 2 for wrong usage."""
+    """Run `act`: exit 0 when all is well, 1 with one message for what a user can mend, 2 for wrong usage.
+
+    Ctrl-C and a scheduler's SIGTERM end it alike, but for the exit code, which for SIGTERM is a shell's.
+    """
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         code = _call(arguments)
-    except click.Abort:
+    except click.Abort as stopped:
         _say_stopped()
         sys.stderr.flush()
-        os._exit(1)  # an interrupted library's own clean-up at exit would only add a traceback
+        terminated = isinstance(stopped.__cause__, _Terminated)
+        # an interrupted library's own clean-up at exit would only add a traceback
+        os._exit(128 + signal.SIGTERM if terminated else 1)
     sys.exit(code)
 
 

@@ -8,21 +8,28 @@ from actlas.ingest.progress import Forecast, Progress
 from actlas.ingest.rendering import RENDERINGS, Rendering, load_rendering
 from actlas.ingest.run import Options, Report, ingest
 from actlas.ingest.sample import sample_task
+from actlas.ingest.status import EntryStatus, ingest_status
+from actlas.ingest.sweep import find_adapters, read_sweep, revisions_of
 from actlas.ingest.task_files import load_tasks
 
 __all__ = [
     "POSITIONS",
     "RENDERINGS",
     "Checkpoint",
+    "EntryStatus",
     "Fields",
     "Forecast",
     "Options",
     "Progress",
     "Rendering",
     "Report",
+    "find_adapters",
     "ingest",
+    "ingest_status",
     "load_clusters",
     "load_rendering",
     "load_tasks",
+    "read_sweep",
+    "revisions_of",
     "sample_task",
 ]

@@ -1,9 +1,10 @@
 """Checkpoints: where they are, who they are, and how they are loaded. safetensors only, no code from outside."""
 
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,10 @@ class Checkpoint:
         Slug in the store; the last part of the adapter's or base's path by default.
     trained_on : tuple of str
         Tasks that it was fine-tuned on; exactly one makes it a control.
+    labels : mapping
+        What else is said of it in the store: seed, step, family, owner, and whatever JSON can hold.
+    origin : str, optional
+        Where the user said so, for messages: ``sweep.csv, line 3``.
     """
 
     base: str
@@ -45,6 +50,8 @@ class Checkpoint:
     adapter: str | None = None
     name: str | None = None
     trained_on: tuple[str, ...] = ()
+    labels: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    origin: str | None = field(default=None, compare=False)
 
     @property
     def slug(self) -> str:
@@ -62,7 +69,7 @@ def find_directory(name: str, revision: str | None = None) -> Path:
     InvalidInput
         When a revision is given for a directory.
     """
-    if Path(name).is_dir():
+    if os.path.isdir(name):  # noqa: PTH112  Path.is_dir raises for a name that is too long
         if revision is not None:
             raise InvalidInput(f"{name}: is a directory and has no revisions; leave --revision {revision} out")
         return Path(name)

@@ -1,21 +1,17 @@
 """Jobs: which entries an ingest has to compute, decided and checked before any weights are loaded."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from actlas.ingest.checkpoint import Adapter, Base, Checkpoint, find_adapter, find_base, identity
+from actlas.ingest.checkpoint import Adapter, Base, Checkpoint, find_adapter, find_base, find_directory, identity
+from actlas.ingest.controls import Draw, Reach, is_control, tasks_of
 from actlas.ingest.plan import Plan, make_plan
 from actlas.ingest.rendering import Rendering, load_rendering, rendering_digest
 from actlas.ingest.tokenizing import TokenizedTask, tokenize
 from actlas.ingest.trial import check_unknown
-from actlas.store import (
-    EntryIdentity,
-    InvalidInput,
-    ModelIdentity,
-    NotFound,
-    Task,
-    near_misses,
-)
+from actlas.store import ActError, EntryIdentity, InvalidInput, ModelIdentity, Task
 from actlas.store.dtype import check_dtype
 from actlas.store.layers import parse_layers
 
@@ -34,11 +30,12 @@ class Resident:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One checkpoint: the base or an adapter, and the entries that it needs."""
+    """One checkpoint: the base or an adapter, the entries that it needs, and the draw of tasks behind them."""
 
     checkpoint: Checkpoint
     adapter: Adapter | None
     identity: ModelIdentity
+    draw: Draw | None
     jobs: "list[Job]" = field(default_factory=list)
 
 
@@ -83,31 +80,37 @@ def plan_residents(
     positions: Sequence[str],
     layers: str | None,
     dtype: str,
-    all_tasks: bool,
+    reach: Reach,
     allow_base_mismatch: bool,
 ) -> list[Resident]:
-    """Group checkpoints by base and work out every entry; parameters as in `ingest`."""
+    """Group checkpoints by base, whatever their order, and work out every entry; parameters as in `ingest`.
+
+    Raises
+    ------
+    ActError
+        For anything that is wrong with them; where a checkpoint is a row of a sweep, the message begins with its line.
+    """
     if not checkpoints or not tasks or not renderings:
         raise InvalidInput("expected at least one checkpoint, one task and one rendering")
     chosen_renderings = _load_renderings(renderings)
     _check_names(checkpoints, tasks)
-    residents: dict[tuple[str, str | None], Resident] = {}
+    if reach.off_target is not None and not any(map(is_control, checkpoints)):
+        raise InvalidInput("--off-target: none of the checkpoints is a control, trained on exactly one task")
+    residents: dict[Path, Resident] = {}
     tokenized: dict[tuple[int, str, str], TokenizedTask] = {}
     for checkpoint in checkpoints:
-        place = (checkpoint.base, checkpoint.revision)
-        if place not in residents:
-            base = find_base(*place)
-            check_unknown(base)
-            chosen = parse_layers(layers, base.config.num_hidden_layers)
-            residents[place] = Resident(checkpoint.base, base, checkpoint.revision, chosen, resolve_dtype(dtype, base))
-        resident = residents[place]
-        adapter = None
-        if checkpoint.adapter is not None:
-            adapter = find_adapter(
-                checkpoint.adapter, resident.base, checkpoint.base, allow_base_mismatch=allow_base_mismatch
-            )
-        run = Run(checkpoint, adapter, identity(resident.base, adapter))
-        for task in _tasks_of(checkpoint, tasks, all_tasks):
+        with _naming(checkpoint):
+            place = find_directory(checkpoint.base, checkpoint.revision).resolve()
+            if place not in residents:
+                residents[place] = _resident(checkpoint, layers, dtype)
+            resident, adapter = residents[place], None
+            if checkpoint.adapter is not None:
+                adapter = find_adapter(
+                    checkpoint.adapter, resident.base, checkpoint.base, allow_base_mismatch=allow_base_mismatch
+                )
+            chosen, draw = tasks_of(checkpoint, tasks, reach)
+        run = Run(checkpoint, adapter, identity(resident.base, adapter), draw)
+        for task in chosen:
             for rendering in chosen_renderings:
                 known = (id(resident), task.slug, rendering.slug)
                 if known not in tokenized:
@@ -120,24 +123,29 @@ def plan_residents(
     return list(residents.values())
 
 
+def _resident(checkpoint: Checkpoint, layers: str | None, dtype: str) -> Resident:
+    base = find_base(checkpoint.base, checkpoint.revision)
+    check_unknown(base)
+    chosen = parse_layers(layers, base.config.num_hidden_layers)
+    return Resident(checkpoint.base, base, checkpoint.revision, chosen, resolve_dtype(dtype, base))
+
+
+@contextmanager
+def _naming(checkpoint: Checkpoint) -> Iterator[None]:
+    """Put the line of a sweep before what is wrong with its checkpoint."""
+    try:
+        yield
+    except ActError as error:
+        if checkpoint.origin is None:
+            raise
+        raise type(error)(f"{checkpoint.origin}: {error}") from error
+
+
 def _check_names(checkpoints: Sequence[Checkpoint], tasks: Sequence[Task]) -> None:
     named = {"checkpoints": [checkpoint.slug for checkpoint in checkpoints], "tasks": [task.slug for task in tasks]}
     for what, names in named.items():
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise InvalidInput(f"two {what} are called {', '.join(twice)}; give each its own name")
-
-
-def _tasks_of(checkpoint: Checkpoint, tasks: Sequence[Task], all_tasks: bool) -> Iterator[Task]:
-    """A control, trained on exactly one task, is ingested on that task alone."""
-    known = [task.slug for task in tasks]
-    for trained_on in checkpoint.trained_on:
-        if trained_on not in known:
-            raise NotFound(
-                f"{checkpoint.slug} is said to be trained on {trained_on!r}, which is not among the tasks; "
-                f"{near_misses(trained_on, known)}"
-            )
-    is_control = len(checkpoint.trained_on) == 1 and not all_tasks
-    yield from (task for task in tasks if not is_control or task.slug == checkpoint.trained_on[0])
 
 
 def _load_renderings(renderings: Sequence[str | Rendering]) -> list[Rendering]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from actlas.ingest.checkpoint import Checkpoint
 from actlas.ingest.conformance import Conformance
 from actlas.ingest.families import Family
 from actlas.ingest.jobs import Job, Run
@@ -33,6 +34,12 @@ def _device_name(model: PreTrainedModel) -> str:
     return f"{model.device.type} {torch.backends.cpu.get_cpu_capability()}"
 
 
+def _named(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return a checkpoint as the user named it; labels are kept beside the model, where they may change."""
+    names = ("base", "revision", "adapter", "name")
+    return {name: getattr(checkpoint, name) for name in names} | {"trained_on": list(checkpoint.trained_on)}
+
+
 def provenance(
     model: PreTrainedModel,
     family: Family,
@@ -51,7 +58,8 @@ def provenance(
         "host": socket.gethostname(),
         **maker(model),
         "versions": versions,
-        "checkpoint": asdict(run.checkpoint) | {"trained_on": list(run.checkpoint.trained_on)},
+        "checkpoint": _named(run.checkpoint),
+        "off_target": asdict(run.draw) | {"tasks": list(run.draw.tasks)} if run.draw else None,
         "family": family.kind,
         "is_batch_dependent": family.is_batch_dependent,
         "batch_tokens": job.plan.batch_tokens,

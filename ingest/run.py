@@ -1,6 +1,7 @@
 """Ingest: run each checkpoint once over the tasks and commit an entry for each."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from actlas.ingest.capture import Capture
 from actlas.ingest.checkpoint import Checkpoint
 from actlas.ingest.clusters import label_cluster
 from actlas.ingest.conformance import check_conformance, choose_probes
+from actlas.ingest.controls import Reach
 from actlas.ingest.forecast import all_jobs, forecast_of
 from actlas.ingest.jobs import Job, Resident, Run, passes, plan_residents
 from actlas.ingest.loading import adapted, load_base
@@ -22,9 +24,11 @@ from actlas.ingest.positions import check_positions
 from actlas.ingest.progress import Forecast, Progress
 from actlas.ingest.provenance import maker, provenance
 from actlas.ingest.rendering import Rendering
+from actlas.ingest.shard import parse_shard, take_shard
 from actlas.store import (
     BATCH_TOKENS,
     CODEC,
+    AlreadyExists,
     Entry,
     EntrySpec,
     InvalidInput,
@@ -52,9 +56,12 @@ class Options:
     dtype: str = "auto"
     device: str = "auto"
     all_tasks: bool = False
+    off_target: int | None = None
+    seed: int = 0
+    clusters: Mapping[str, str] = field(default_factory=dict)
     allow_base_mismatch: bool = False
     codec: str = CODEC
-    clusters: Mapping[str, str] = field(default_factory=dict)
+    shard: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,11 +101,12 @@ def ingest(
         The store; made when there is none.
     checkpoints : sequence of Checkpoint
         Bases, and bases with one adapter. One that was trained on exactly one task is a control and is ingested on that
-        task alone, unless `options.all_tasks`.
+        task alone, unless `options.all_tasks`, or also on `options.off_target` drawn tasks of other clusters.
     tasks : sequence of Task
         As `load_tasks` returns them.
     options : Options
-        Renderings, positions, layers, dtype, device, clusters of tasks.
+        Renderings, positions, layers, dtype, device, clusters of tasks; `shard`, such as ``2/8``, takes a share of the
+        entries.
     dry_run : bool
         Only forecast.
     progress : Progress
@@ -112,26 +120,15 @@ def ingest(
     options, progress = options or Options(), progress or Progress()
     root = writable_root(store)
     check_codec(options.codec)
-    check_positions(options.positions)
     is_there = store_exists(root)
-    batch_tokens = Store(root).batch_tokens if is_there else BATCH_TOKENS
-    residents = plan_residents(
-        checkpoints,
-        tasks,
-        renderings=options.renderings,
-        positions=options.positions,
-        batch_tokens=batch_tokens,
-        layers=options.layers,
-        dtype=options.dtype,
-        all_tasks=options.all_tasks,
-        allow_base_mismatch=options.allow_base_mismatch,
-    )
+    residents = planned(root, checkpoints, tasks, options)
     present = _take_present(root, residents) if is_there else []
     if present and not dry_run:
         _label_present(open_writer(root), residents, {entry.model for entry in present})
         _label_tasks(root, present, options.clusters)
     device = _find_device(options.device)
     forecast = forecast_of(root, residents, len(present), device)
+    _say_draws(residents, progress)
     _say_what_is_special(tasks, residents, present, progress)
     progress.start(forecast)
     if dry_run or forecast.n_entries == 0:
@@ -153,6 +150,27 @@ def ingest(
     return Report(forecast=forecast, written=tuple(written), present=tuple(present))
 
 
+def planned(root: Path, checkpoints: Sequence[Checkpoint], tasks: Sequence[Task], options: Options) -> list[Resident]:
+    """Return the entries of an ingest, or of its shard, done or not, grouped by base; parameters as in `ingest`."""
+    shard = None if options.shard is None else parse_shard(options.shard)
+    residents = plan_residents(
+        checkpoints,
+        tasks,
+        renderings=options.renderings,
+        positions=check_positions(options.positions),
+        batch_tokens=Store(root).batch_tokens if store_exists(root) else BATCH_TOKENS,
+        layers=options.layers,
+        dtype=options.dtype,
+        reach=Reach(
+            all_tasks=options.all_tasks, off_target=options.off_target, seed=options.seed, clusters=options.clusters
+        ),
+        allow_base_mismatch=options.allow_base_mismatch,
+    )
+    if shard is not None:  # before what is there is taken out, or each process would deal other cards
+        take_shard(residents, shard)
+    return residents
+
+
 def _find_device(device: str) -> str:
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
@@ -169,7 +187,7 @@ def _take_present(root: Path, residents: Sequence[Resident]) -> list[Entry]:
     for resident in residents:
         for run in resident.runs:
             for job in list(run.jobs):
-                entry = writer.find(_spec(resident, run, job, norm_width=None))
+                entry = writer.find(spec_of(resident, run, job, norm_width=None))
                 if entry is not None:
                     run.jobs.remove(job)
                     present.append(entry)
@@ -180,7 +198,7 @@ def _label_present(writer: StoreWriter, residents: Sequence[Resident], models: s
     """Take over what the user says of models whose entries need no work."""
     for resident in residents:
         for run in resident.runs:
-            if run.checkpoint.slug in models and run.checkpoint.trained_on:
+            if run.checkpoint.slug in models and _labels(run):
                 writer.label(run.checkpoint.slug, _labels(run))
 
 
@@ -191,7 +209,17 @@ def _label_tasks(root: Path, entries: Sequence[Entry], clusters: Mapping[str, st
 
 
 def _labels(run: Run) -> dict[str, Any]:
-    return {"trained_on": list(run.checkpoint.trained_on)} if run.checkpoint.trained_on else {}
+    trained_on = {"trained_on": list(run.checkpoint.trained_on)} if run.checkpoint.trained_on else {}
+    return dict(run.checkpoint.labels) | trained_on
+
+
+def _say_draws(residents: Sequence[Resident], progress: Progress) -> None:
+    """Say which tasks were drawn for which control."""
+    for run in (run for resident in residents for run in resident.runs):
+        if run.draw and run.jobs:
+            progress.note(
+                f"{run.checkpoint.slug}: off target, drawn with seed {run.draw.seed}: {', '.join(run.draw.tasks)}"
+            )
 
 
 def _say_what_is_special(
@@ -217,7 +245,7 @@ def _say_what_is_special(
         progress.note(f"already there, not computed again: {entry.label}")
 
 
-def _spec(
+def spec_of(
     resident: Resident,
     run: Run,
     job: Job,
@@ -225,6 +253,7 @@ def _spec(
     codec: str = CODEC,
     made_by: Mapping[str, Any] | None = None,
 ) -> EntrySpec:
+    """Return what the store must know of an entry; the norm's width is not known before the model runs."""
     base, checkpoint = resident.base, run.checkpoint
     model = Model(
         name=checkpoint.slug,
@@ -259,6 +288,13 @@ def _run_resident(root: Path, resident: Resident, device: str, options: Options,
                 yield from _run_checkpoint(root, resident, run, model, options, progress)
 
 
+def _opened(root: Path) -> StoreWriter:
+    if not store_exists(root):
+        with suppress(AlreadyExists):  # another shard makes it at this moment
+            return create_store(root)
+    return open_writer(root)
+
+
 def _run_checkpoint(
     root: Path, resident: Resident, run: Run, model: PreTrainedModel, options: Options, progress: Progress
 ) -> Iterator[Entry]:
@@ -266,7 +302,7 @@ def _run_checkpoint(
     probes = choose_probes(run.jobs[0].tokenized.token_ids)
     conformance = check_conformance(model, probes, options.positions, family)
     # Only now: a model that is refused leaves no empty store behind.
-    writer = open_writer(root) if store_exists(root) else create_store(root)
+    writer = _opened(root)
 
     def describe(job: Job, capture: Capture, timing: Timing, sample: Sample | None) -> Mapping[str, Any]:
         if sample is not None and not noise:  # once for a checkpoint, on the first of its tasks
@@ -278,7 +314,7 @@ def _run_checkpoint(
         where = "" if positions == ["last"] else f" / {', '.join(positions)}"
         progress.entry(f"{run.checkpoint.slug} / {jobs[0].task.slug} / {jobs[0].rendering}{where}")
         capture = Capture(model, resident.layers, positions, family)
-        specs = [_spec(resident, run, job, conformance.norm_width, options.codec, maker(model)) for job in jobs]
+        specs = [spec_of(resident, run, job, conformance.norm_width, options.codec, maker(model)) for job in jobs]
         yield from run_pass(
             writer, specs, jobs[0], capture, progress, partial(describe, jobs[0], capture), _labels(run)
         )

@@ -4,7 +4,7 @@ It stands beside the staging directory. Each line is a sealed JSON object: first
 then one line a superblock. What a line says is believed only when the files in staging say the same.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +35,20 @@ class Journal:
 
         A last line that a crash cut short, and whatever follows a damaged line, is not counted.
         """
+        return self._read(lambda found: found == dict(header))
+
+    def count(self) -> int:
+        """Return how many superblocks `read` would find under the header that is there."""
+        return len(self._read(lambda _header: True))
+
+    def _read(self, accept: Callable[[dict[str, Any]], bool]) -> list[Leaves]:
         try:
             lines = self._path.read_bytes().splitlines()
         except FileNotFoundError:
             return []
         found: list[Leaves] = []
         try:
-            if not lines or unseal(parse_json(lines[0], str(self._path)), str(self._path)) != dict(header):
+            if not lines or not accept(unseal(parse_json(lines[0], str(self._path)), str(self._path))):
                 return []
             for number, line in enumerate(lines[1:]):
                 entry = unseal(parse_json(line, str(self._path)), str(self._path))

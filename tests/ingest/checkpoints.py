@@ -207,3 +207,11 @@ def child_ingests(store: str, base: str, task: Task, answers: Any, n_threads: in
     answers.put("begin")
     (entry,) = ingest(store, [Checkpoint(base=base, name="base")], [task], Options(device="cpu")).written
     answers.put(entry.id)
+
+
+def child_ingests_a_shard(
+    store: str, checkpoints: Sequence[Checkpoint], tasks: Sequence[Task], shard: str, answers: Any
+) -> None:
+    """Ingest one shard; answer how many entries were written."""
+    torch.set_num_threads(1)
+    answers.put(len(ingest(store, checkpoints, tasks, Options(device="cpu", shard=shard)).written))
