@@ -55,7 +55,6 @@ def _renderings(_context: click.Context, _parameter: click.Parameter, values: tu
     "--field", "fields", multiple=True, callback=_fields, help="NAME=FIELD: which field is prompt, target, ..."
 )
 @click.option("--max-examples", type=click.IntRange(min=1), help="Take this many examples of tasks that have more.")
-@click.option("--seed", default=0, show_default=True, help="Which examples --max-examples takes.")
 @click.option(
     "--clusters", callback=_clusters, help="File of two columns, task and cluster; FLAN's own are known without it."
 )
