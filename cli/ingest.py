@@ -89,6 +89,7 @@ def _renderings(_context: click.Context, _parameter: click.Parameter, values: tu
     show_default=True,
     help="How hidden states are compressed.",
 )
+@click.option("--batch-tokens", type=int, help="Padded tokens in a batch, in place of the store's own; other entries.")
 @click.option("--allow-base-mismatch", is_flag=True, help="Take an adapter whose recorded base has another name.")
 @click.option("--shard", metavar="I/N", help="Take the I-th of N shares of the entries; another process takes another.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")

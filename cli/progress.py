@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -25,7 +25,7 @@ class IngestDisplay(IngestProgress):
         self._forecast: Forecast | None = None
         self._label = ""
         self._examples = self._tokens = self._padded = self._skipped = 0
-        self._waited: Counter[str] = Counter()
+        self._waited: defaultdict[str, float] = defaultdict(float)
         self._start = self._last_line = time.monotonic()
 
     @contextmanager

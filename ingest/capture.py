@@ -56,7 +56,7 @@ def reducer(spans: Sequence[Span], device: torch.device) -> Reduce:
 
     Spans of one token are copied bit for bit; longer ones are averaged in float32.
     """
-    start, stop = torch.tensor(spans, device=device).T
+    start, stop = torch.tensor(spans, device=device).unbind(dim=1)
     if all(last - first == 1 for first, last in spans):
         rows = torch.arange(len(spans), device=device)
         # Indexing copies: a slice would keep the states of all tokens alive.
@@ -66,7 +66,7 @@ def reducer(spans: Sequence[Span], device: torch.device) -> Reduce:
         places = torch.arange(states.shape[1], device=device)
         outside = (places < start[:, None]) | (places >= stop[:, None])
         # What stands outside is replaced, not multiplied by zero: padding may hold infinities.
-        total = states.float().masked_fill(outside[:, :, None], 0.0).sum(dim=1)
+        total: torch.Tensor = states.float().masked_fill(outside[:, :, None], 0.0).sum(dim=1)
         return (total / (stop - start)[:, None]).to(states.dtype)
 
     return mean
@@ -109,7 +109,7 @@ class Capture:
     @property
     def device(self) -> torch.device:
         """Where the model is."""
-        return self._model.device
+        return torch.device(self._model.device)
 
     def __call__(self, token_ids: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Run one batch.

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from actlas.ingest.capture import Capture
 from actlas.ingest.jobs import Job
@@ -17,7 +18,7 @@ from actlas.ingest.noise import Sample, sample_of
 from actlas.ingest.pipeline import Pipeline
 from actlas.ingest.plan import Batch
 from actlas.ingest.progress import Progress
-from actlas.store import Entry, EntrySpec, EntryWriter, StoreWriter
+from actlas.store import Entry, EntrySpec, EntryWriter, MemoryBudget, StoreWriter
 from actlas.store.digest import LEAF_ROWS
 from actlas.store.dtype import LOGICAL
 
@@ -100,13 +101,25 @@ def _run_superblock(
     largest = max(superblock, key=lambda batch: len(batch.rows))
     for batch in superblock:
         token_ids = [job.tokenized.token_ids[row] for row in batch.rows]
-        captured = capture(token_ids)
+        try:
+            captured = capture(token_ids)
+        except torch.OutOfMemoryError as error:
+            raise _too_large(batch, job) from error
         if batch is largest:
             sample = sample_of(token_ids, captured[0])
         pipeline.copy(captured, partial(blocks.put, [row - rows[0] for row in batch.rows]))
         progress.advance(len(batch.rows), sum(job.tokenized.lengths[row] for row in batch.rows), batch.n_padded)
     pipeline.write(blocks.write)
     return sample
+
+
+def _too_large(batch: Batch, job: Job) -> MemoryBudget:
+    half = max(1, min(job.plan.batch_tokens, batch.n_padded) // 2)
+    return MemoryBudget(
+        f"task {job.task.slug}: a batch of {len(batch.rows)} prompts, {batch.n_padded} tokens with padding, does not fit into "
+        f"the device's memory; what was written is kept. Free the device, or try --batch-tokens {half}: that is another "
+        "plan, which compare will mark, so give it to every checkpoint that is compared"
+    )
 
 
 class _Blocks:

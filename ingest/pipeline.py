@@ -39,7 +39,7 @@ class Pipeline:
     """
 
     def __init__(self, device: torch.device, waiting: Waiting) -> None:
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self._waiting = waiting
         self._slots = threading.Semaphore(_SLOTS)
         self._superblocks = threading.Semaphore(_SUPERBLOCKS)
@@ -101,7 +101,7 @@ class Pipeline:
                 views.append(buffer[:n_bytes].view(tensor.dtype).view(tensor.shape))
                 views[-1].copy_(tensor, non_blocking=True)
                 tensor.record_stream(self._stream)  # or its memory is used again before it was read
-            arrived = torch.cuda.Event()
+            arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
             arrived.record(self._stream)
 
         def host() -> Sequence[torch.Tensor]:

@@ -61,6 +61,7 @@ class Options:
     clusters: Mapping[str, str] = field(default_factory=dict)
     allow_base_mismatch: bool = False
     codec: str = CODEC
+    batch_tokens: int | None = None
     shard: str | None = None
 
 
@@ -105,7 +106,8 @@ def ingest(
     tasks : sequence of Task
         As `load_tasks` returns them.
     options : Options
-        Renderings, positions, layers, dtype, device, clusters of tasks; `shard`, such as ``2/8``, takes a share of the
+        Renderings, positions, layers, dtype, device, clusters of tasks; `batch_tokens` in place of the store's own, which
+        makes another plan and other entries; `shard`, such as ``2/8``, takes a share of the
         entries.
     dry_run : bool
         Only forecast.
@@ -120,6 +122,8 @@ def ingest(
     options, progress = options or Options(), progress or Progress()
     root = writable_root(store)
     check_codec(options.codec)
+    if options.batch_tokens is not None and options.batch_tokens < 1:
+        raise InvalidInput(f"batch_tokens: expected a positive number of tokens, got {options.batch_tokens}")
     is_there = store_exists(root)
     residents = planned(root, checkpoints, tasks, options)
     present = _take_present(root, residents) if is_there else []
@@ -158,7 +162,7 @@ def planned(root: Path, checkpoints: Sequence[Checkpoint], tasks: Sequence[Task]
         tasks,
         renderings=options.renderings,
         positions=check_positions(options.positions),
-        batch_tokens=Store(root).batch_tokens if store_exists(root) else BATCH_TOKENS,
+        batch_tokens=options.batch_tokens or (Store(root).batch_tokens if store_exists(root) else BATCH_TOKENS),
         layers=options.layers,
         dtype=options.dtype,
         reach=Reach(

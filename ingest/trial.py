@@ -84,4 +84,4 @@ def _changed(config: Any, changes: dict[str, Any]) -> Any:
 def _n_layers(config: Any) -> int:
     """Return how many layers show one of each kind, two at least."""
     kinds = list(getattr(config, "layer_types", None) or ())
-    return min(config.num_hidden_layers, max([2, *(kinds.index(kind) + 1 for kind in set(kinds))]))
+    return min(int(config.num_hidden_layers), max([2, *(kinds.index(kind) + 1 for kind in set(kinds))]))

@@ -164,7 +164,9 @@ def test_status_tells_every_entry_and_how_to_go_on(act: Act, sweep: Path, tasks:
     assert status["retry"] == f"act ingest 'my lab/lab.act' --models sweep.csv --tasks {tasks}"
     table = act(*call, "--status")
     assert table.err == ""
-    assert ["ctl", "rte", "raw", "last", "missing", "0", "of", "12"] in [line.split() for line in table.out.splitlines()]
+    assert ["ctl", "rte", "raw", "last", "missing", "0", "of", "12"] in [
+        line.split() for line in table.out.splitlines()
+    ]
     assert table.out.splitlines()[-2:] == [
         "10 entries: 1 done, 0 running, 0 interrupted, 9 missing",
         f"go on with: {status['retry']}",

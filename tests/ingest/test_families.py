@@ -131,6 +131,11 @@ def test_the_table_is_tested_whole():
     assert all(TINY[name]().model_type == name for name in TINY)
 
 
+def test_the_page_has_every_family():
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "architectures.md").read_text()
+    assert [name for name in FAMILIES if f"`{name}`" not in page] == []
+
+
 def test_positions_of_one_pass_are_those_of_passes_of_their_own(llama: Path, tmp_path: Path, task: Task):
     checkpoint, cpu = Checkpoint(base=str(llama)), {"device": "cpu"}
     together = ingest(tmp_path / "one.act", [checkpoint], [task], Options(positions=("mean", "last"), **cpu))

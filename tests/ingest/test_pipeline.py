@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from actlas.analyze import compare_table
 from actlas.ingest import Checkpoint, Options, ingest
+from actlas.ingest.capture import Capture
 from actlas.ingest.pipeline import Pipeline, to_numpy
-from actlas.store import EntryWriter, create_store, make_task, open_store
+from actlas.store import EntryWriter, InvalidInput, MemoryBudget, create_store, make_task, open_store
+from tests.ingest.checkpoints import tiny_task
 
 CPU = torch.device("cpu")
 
@@ -93,6 +96,32 @@ def test_an_error_of_the_model_leaves_no_thread_behind():
         with pytest.raises(RuntimeError, match="CUDA out of memory"):
             run()
     assert threading.active_count() == before
+
+
+def test_a_batch_that_does_not_fit_stops_the_ingest_and_a_smaller_budget_is_another_plan(
+    llama: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+):
+    task, checkpoints = tiny_task(20), [Checkpoint(base=str(llama), name="base")]
+    create_store(root, batch_tokens=2000)
+    real = Capture.__call__
+
+    def small_device(capture: Capture, token_ids: list[list[int]]) -> object:
+        if len(token_ids) * max(map(len, token_ids)) > 240:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(capture, token_ids)
+
+    monkeypatch.setattr(Capture, "__call__", small_device)
+    with pytest.raises(
+        MemoryBudget, match=r"task rte: a batch of \d+ prompts, \d+ tokens with padding.*--batch-tokens \d+:"
+    ):
+        ingest(root, checkpoints, [task], Options(device="cpu"))
+    ingest(root, checkpoints, [task], Options(device="cpu", batch_tokens=150))
+    monkeypatch.undo()
+    ingest(root, [Checkpoint(base=str(llama), name="again")], [task], Options(device="cpu"))
+    flags = compare_table(open_store(root), ["base", "again"])["flags"]
+    assert flags.str.contains("plans differ").all()
+    with pytest.raises(InvalidInput, match="batch_tokens: expected a positive number of tokens, got 0"):
+        ingest(root, checkpoints, [task], Options(device="cpu", batch_tokens=0))
 
 
 def test_bfloat16_goes_through_as_its_bits():
