@@ -194,7 +194,7 @@ def test_two_shards_are_the_whole(act: Act, sweep: Path, tasks: Path, tmp_path: 
 def test_sigterm_stops_like_ctrl_c_and_the_next_run_goes_on(
     act: Act, act_process: Act, checkpoints: Path, tmp_path: Path
 ):
-    store = create_store(tmp_path / "lab.act", batch_tokens=64).root
+    store = create_store(tmp_path / "lab.act", batch_tokens=160).root
     path = write_jsonl(tmp_path / "long.jsonl", flan(6200))
     call = ("ingest", store, "--model", checkpoints / "base", "--tasks", path)
     process = subprocess.Popen([*ACT, *map(str, call)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -218,7 +218,7 @@ def test_sigterm_stops_like_ctrl_c_and_the_next_run_goes_on(
     assert (left["state"], left["n_written"] >= running["n_written"]) == ("interrupted", True)
     # in processes of their own: what was begun with other threads is begun anew
     done = act_process(*shlex.split(status["retry"])[1:], "--json")
-    whole = create_store(tmp_path / "whole.act", batch_tokens=64).root
+    whole = create_store(tmp_path / "whole.act", batch_tokens=160).root
     undisturbed = act_process("ingest", whole, "--model", checkpoints / "base", "--tasks", path, "--json")
     assert done.json["written"][0]["id"] == undisturbed.json["written"][0]["id"]
     assert open_store(store).entry(model="base", task="long").provenance["n_resumed"] == left["n_written"]
