@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from actlas.ingest.capture import Capture
+from actlas.ingest.checkpoint import quiet_transformers
 
 N_SAMPLES = 8
 
@@ -45,7 +46,8 @@ class NoiseFloor:
     layers : tuple of int
         The layers.
     batch_against_alone : tuple of float
-        Mean relative difference of a prompt's states between its planned batch and alone.
+        Mean relative difference of a prompt's states between its planned batch and alone, over the prompts whose states
+        are finite; None where there are none.
     sdpa_against_eager : tuple of float, or None
         The same between the fast attention kernels and the plain one, alone; None where there is only one of them.
     cka : tuple of float
@@ -53,18 +55,26 @@ class NoiseFloor:
     """
 
     layers: tuple[int, ...]
-    batch_against_alone: tuple[float, ...]
-    sdpa_against_eager: tuple[float, ...] | None
+    batch_against_alone: tuple[float | None, ...]
+    sdpa_against_eager: tuple[float | None, ...] | None
     cka: tuple[float | None, ...]
 
 
 def noise_floor(model: PreTrainedModel, capture: Capture, sample: Sample) -> NoiseFloor:
-    """Compute a sample again, each prompt alone, and with plain attention."""
+    """Compute a sample again, each prompt alone, and with plain attention.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        The model, an adapter under it or not; its attention is put back.
+    capture : Capture
+        What computed the sample.
+    sample : Sample
+        Prompts and states of one planned batch.
+    """
     planned, alone = sample.states[0].double(), _alone(capture, sample)
-    eager = None
-    if model.config._attn_implementation == "sdpa":
-        with _eager(model) as is_possible:
-            eager = _alone(capture, sample) if is_possible else None
+    with _plain_attention(model) as is_another:
+        eager = _alone(capture, sample) if is_another else None
     return NoiseFloor(
         layers=capture.layers,
         batch_against_alone=_relative(planned, alone),
@@ -78,21 +88,21 @@ def _alone(capture: Capture, sample: Sample) -> torch.Tensor:
 
 
 @contextmanager
-def _eager(model: PreTrainedModel) -> Iterator[bool]:
+def _plain_attention(model: PreTrainedModel) -> Iterator[bool]:
+    """Run the model with plain attention inside; say whether that is another one than its own."""
+    own = model.config._attn_implementation
+    with quiet_transformers():
+        model.set_attn_implementation("eager")  # where it cannot be set, transformers only warns
     try:
-        model.set_attn_implementation("eager")
-    except (ValueError, NotImplementedError):
-        yield False
-        return
-    try:
-        yield True
+        yield model.config._attn_implementation != own
     finally:
-        model.set_attn_implementation("sdpa")
+        model.set_attn_implementation(own)
 
 
-def _relative(a: torch.Tensor, b: torch.Tensor) -> tuple[float, ...]:
+def _relative(a: torch.Tensor, b: torch.Tensor) -> tuple[float | None, ...]:
     difference = (a - b).norm(dim=2) / b.norm(dim=2).clamp_min(torch.finfo(torch.float32).tiny)
-    return tuple(torch.where(difference.isfinite(), difference, 0.0).mean(dim=1).tolist())
+    finite = [row[row.isfinite()] for row in difference]  # an infinity minus itself says nothing
+    return tuple(float(row.mean()) if len(row) else None for row in finite)
 
 
 def debiased_cka(x: torch.Tensor, y: torch.Tensor) -> float | None:

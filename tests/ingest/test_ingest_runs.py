@@ -187,9 +187,8 @@ def test_progress_adds_up_to_the_forecast(budget, llama, adapters, root, tasks):
 
 def test_two_superblocks_are_in_task_order(llama, root):
     task = make_task("long", [{"prompt": f"{n * 7919 % 2100}", "target": str(n)} for n in range(2100)])
-    diary = Diary()
     create_store(root, batch_tokens=1500)
-    (entry,) = ingest(root, [Checkpoint(base=str(llama), name="base")], [task], CPU, progress=diary).written
+    (entry,) = ingest(root, [Checkpoint(base=str(llama), name="base")], [task], CPU).written
     rows = [0, 1, 1000, 2046, 2047, 2048, 2049, 2099]
     token_ids = byte_tokenizer()([task.rows[row]["prompt"] for row in rows])["input_ids"]
     hidden, final = own_states(load(llama), token_ids)

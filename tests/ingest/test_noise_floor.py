@@ -5,12 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import LlamaForCausalLM
 
 from actlas.analyze import compare_table, similarity
 from actlas.ingest import Checkpoint, Options, ingest
 from actlas.ingest.noise import debiased_cka
 from actlas.store import create_store, open_store
-from tests.ingest.checkpoints import bits, ingest_one, load, tiny_task
+from tests.ingest.checkpoints import FAMILIES, bits, byte_tokenizer, ingest_one, load, tiny_task
 
 
 @pytest.mark.parametrize("n", [4, 5, 9, 40])
@@ -37,6 +38,25 @@ def test_it_is_stored_for_each_layer_and_shows_what_half_precision_costs(bases, 
         assert 0 <= floor[kind][2] <= most
     assert floor["batch_against_alone"][2] + floor["sdpa_against_eager"][2] >= least
     assert all(value == pytest.approx(1, abs=most) for value in floor["cka"])
+
+
+def test_without_a_second_attention_there_is_no_figure_for_it(bases, root: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(LlamaForCausalLM, "_can_set_attn_implementation", classmethod(lambda _: False))
+    entry = ingest_one(root, bases("llama", dtype="bfloat16"), tiny_task(9))
+    assert entry.provenance["noise_floor"]["sdpa_against_eager"] is None
+    assert entry.provenance["noise_floor"]["batch_against_alone"] is not None
+
+
+def test_prompts_whose_states_overflow_do_not_count_as_equal(tmp_path: Path, root: Path):
+    model = FAMILIES["llama"]()
+    with torch.no_grad():
+        model.model.layers[1].mlp.down_proj.weight *= 1e5
+    model.half().save_pretrained(tmp_path / "loud")
+    byte_tokenizer().save_pretrained(tmp_path / "loud")
+    floor = ingest_one(root, tmp_path / "loud", tiny_task(9)).provenance["noise_floor"]
+    assert floor["batch_against_alone"][1] is not None
+    assert floor["batch_against_alone"][3] is None
+    assert floor["cka"][3] is None
 
 
 def test_measuring_it_changes_no_bit_of_what_is_stored(bases, root: Path):
