@@ -1,6 +1,8 @@
 """Where things stand in a store, by their names relative to its top, and what its root says."""
 
 import json
+import os
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +69,12 @@ def store_exists(root: Path) -> bool:
 
 def is_unfinished(root: Path) -> bool:
     """Return whether a directory is empty, or holds only what a `create_root` that was killed leaves."""
-    left = {path.relative_to(root).as_posix() for path in root.rglob("*") if not path.name.endswith(".tmp")}
-    return left <= {"tasks", "models", "models/zarr.json"}
+    # Unlike rglob, os.walk minds no directory that a writer moves away meanwhile; and a store is known by its first names.
+    below = (Path(directory, name) for directory, *names in os.walk(root) for name in chain(*names))
+    return all(
+        path.relative_to(root).as_posix() in {"tasks", "models", "models/zarr.json"} or path.name.endswith(".tmp")
+        for path in below
+    )
 
 
 def root_json(batch_tokens: int) -> bytes:

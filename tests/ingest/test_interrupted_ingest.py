@@ -61,10 +61,10 @@ def test_a_killed_ingest_leaves_nothing_visible_and_the_next_completes(llama, ro
     seconds = time.perf_counter() - start
     killed = 0
     for _ in range(N_KILLS):
-        answers = processes.SimpleQueue()
+        answers = processes.Queue()
         child = processes.Process(target=child_ingests, args=(str(root), str(llama), task, answers))
         child.start()
-        assert answers.get() == "begin"
+        assert answers.get(timeout=LIMIT) == "begin"
         time.sleep(draw.uniform(0.05, 0.5) * seconds)
         child.kill()
         child.join(LIMIT)
@@ -82,12 +82,12 @@ def test_ids_do_not_depend_on_the_process(llama, tmp_path, uninterrupted, proces
     """They may depend on the number of threads: on some CPUs two sum in another order than one."""
     task, ids, n_threads = tiny_task(30), [], torch.get_num_threads()
     for _ in range(2):
-        answers = processes.SimpleQueue()
+        answers = processes.Queue()
         root = create_store(tmp_path / f"{len(ids)}.act", batch_tokens=600).root
         child = processes.Process(target=child_ingests, args=(str(root), str(llama), task, answers, n_threads))
         child.start()
-        assert answers.get() == "begin"
-        ids.append(answers.get())
+        assert answers.get(timeout=LIMIT) == "begin"
+        ids.append(answers.get(timeout=LIMIT))
         child.join(LIMIT)
         assert child.exitcode == 0
     assert set(ids) == {uninterrupted(task, 600)}

@@ -1,8 +1,9 @@
 """What stands in staging under a key is told without waiting for its writer or touching it."""
 
+import threading
 from pathlib import Path
 
-from actlas.store import create_store
+from actlas.store import create_store, store_exists
 from actlas.store.unfinished import find_unfinished
 from tests.store.tiny import long_spec, write_superblocks, write_tiny
 
@@ -28,3 +29,35 @@ def test_an_entry_under_construction_is_counted_by_its_journal(tmp_path: Path):
     assert find_unfinished(root, key) == ("interrupted", 0)
     write_tiny(store, spec)
     assert find_unfinished(root, key) == (None, 0)
+
+
+def test_a_store_is_there_whatever_its_writers_move_away(tmp_path: Path):
+    root, done = create_store(tmp_path / "lab.act").root, threading.Event()
+
+    def commit_all_the_time() -> None:
+        for number in range(10**6):
+            staged = root / ".staging" / f"{number}" / "hidden_states"
+            staged.mkdir(parents=True)
+            staged.parent.rename(root / "models" / f"{number}")
+            if done.is_set():
+                break
+
+    writer = threading.Thread(target=commit_all_the_time)
+    writer.start()
+    try:
+        assert all(store_exists(root) for _ in range(300))
+    finally:
+        done.set()
+        writer.join()
+
+
+def test_what_a_killed_creation_leaves_is_no_store_yet(tmp_path: Path):
+    root = tmp_path / "lab.act"
+    for directory in (root, root / "tasks", root / "models"):
+        directory.mkdir()
+        assert not store_exists(root)
+    for file in (root / "models" / ".zarr.json.12.tmp", root / "models" / "zarr.json"):
+        file.touch()
+        assert not store_exists(root)
+    (root / "models" / "base").mkdir()
+    assert store_exists(root)
