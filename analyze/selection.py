@@ -98,6 +98,11 @@ def select_entries(
                 f"tasks asked for ({', '.join(tasks)}); at this position it has {', '.join(sorted(names))} on "
                 f"{', '.join(sorted({record.task for record in there}))}{store.withdrawn(ref.model)}"
             )
+        if position == "all":
+            raise InvalidInput(
+                f"{store.location}: entries of position {position} have a row for each token, and models are compared by one row "
+                "an example; ingest and compare another position, such as last or mean"
+            )
         for task in {record.task for record in fitting}:
             found[task, ref] = _only(store, ref, [record for record in fitting if record.task == task])
     return found

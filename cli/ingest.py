@@ -72,10 +72,17 @@ def _renderings(_context: click.Context, _parameter: click.Parameter, values: tu
     "--position",
     "positions",
     multiple=True,
-    type=click.Choice(list(POSITIONS)),
+    type=click.Choice(POSITIONS),
     default=("last",),
     show_default=True,
-    help="What to keep of each prompt: its last or first token, or the mean of all; repeat for several in one pass.",
+    help="What to keep of each prompt: its last or first token, the mean of its tokens (content-mean: of those that are not "
+    "the template's; target-mean: of the target's), or all tokens; repeat for several in one pass.",
+)
+@click.option("--with-target", is_flag=True, help="Let the target follow the prompt; renderings then end in -target.")
+@click.option(
+    "--outputs",
+    is_flag=True,
+    help="Keep the largest logits, entropy and likelihood of the target beside the position last; other entries.",
 )
 @click.option("--layers", help="Layers to keep, e.g. 0,8,16 or 0:33:2; all by default.")
 @click.option(
@@ -104,6 +111,7 @@ def ingest(
     seed: int,
     renderings: tuple[str, ...],
     system: str | None,
+    with_target: bool,
     dry_run: bool,
     status: bool,
     as_json: bool,
@@ -132,7 +140,7 @@ def ingest(
     if status and dry_run:
         raise click.UsageError("--status and --dry-run exclude each other")
     writable_root(store)  # before anything is read
-    chosen = tuple(load_rendering(rendering, system) for rendering in renderings)
+    chosen = tuple(load_rendering(rendering, system, with_target=with_target) for rendering in renderings)
     checkpoints = checkpoints_from(options)
     settings = Options(renderings=chosen, seed=seed, **options)
     tasks = load_tasks(sources, fields, split=split)

@@ -1,17 +1,46 @@
 """Capture: forward hooks that keep a few positions of every layer and nothing else."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import PreTrainedModel
 
 from actlas.ingest.families import CAUSAL, Family
-from actlas.ingest.positions import Span, spans
+from actlas.ingest.outputs import Outputs
+from actlas.ingest.positions import ALL, Parts, Span, spans, whole_prompts
 from actlas.store import Source
 
 Reduce = Callable[[torch.Tensor], torch.Tensor]
+
+
+class States(NamedTuple):
+    """What is kept of a batch.
+
+    Attributes
+    ----------
+    hidden : (n_positions, n_layers, n_examples, n_features)
+        Raw states at the positions that are one row an example, in the model's dtype, on its device.
+    final : (n_positions, n_examples, n_norm_features)
+        What the backbone returns there, after the final norm where there is one.
+    all_hidden, all_final : (n_layers, n_tokens, n_features), (n_tokens, n_norm_features)
+        Those of every token, example after example; None where not asked for.
+    outputs : mapping of tensors, or None
+        What the model puts out, as `Outputs` returns it.
+    """
+
+    hidden: torch.Tensor
+    final: torch.Tensor
+    all_hidden: torch.Tensor | None = None
+    all_final: torch.Tensor | None = None
+    outputs: Mapping[str, torch.Tensor] | None = None
+
+    def representative(self, lengths: Sequence[int]) -> torch.Tensor:
+        """Return (n_layers, n_examples, n_features): the first position, or each example's last token of all."""
+        if self.all_hidden is None or len(self.hidden):
+            return self.hidden[0]
+        return self.all_hidden[:, torch.tensor(lengths).cumsum(0) - 1]
 
 
 def find_blocks(model: PreTrainedModel) -> torch.nn.ModuleList:
@@ -72,6 +101,15 @@ def reducer(spans: Sequence[Span], device: torch.device) -> Reduce:
     return mean
 
 
+def every_token(lengths: Sequence[int], device: torch.device) -> Reduce:
+    """Return what lays the states of a batch out as rows: every token of the first example, then of the second, ..."""
+    each = torch.tensor(lengths)
+    rows = torch.arange(len(lengths)).repeat_interleave(each)
+    places = torch.arange(len(rows)) - (each.cumsum(0) - each).repeat_interleave(each)
+    rows, places = rows.to(device), places.to(device)
+    return lambda states: states[rows, places]
+
+
 class Capture:
     """Runs a backbone over right-padded batches and returns the states at chosen positions.
 
@@ -85,6 +123,8 @@ class Capture:
         What to keep of each prompt.
     family : Family
         How it is run.
+    outputs : Outputs, optional
+        Computes what the model puts out, from its final states.
     """
 
     def __init__(
@@ -93,13 +133,17 @@ class Capture:
         layers: Sequence[int],
         positions: Sequence[str] = ("last",),
         family: Family = CAUSAL,
+        outputs: Outputs | None = None,
     ) -> None:
-        self._model, self._family = model, family
+        self._model, self._family, self._outputs = model, family, outputs
         self._blocks = find_blocks(model)
-        self._layers, self._positions = tuple(layers), tuple(positions)
+        self._layers = tuple(layers)
+        self._positions = tuple(position for position in positions if position != ALL)
+        self._keeps_all = ALL in positions
         self._width = int(model.config.hidden_size)
-        self._buffer = torch.empty(0)
+        self._buffer = self._all_buffer = torch.empty(0)
         self._reducers: list[Reduce] = []
+        self._lay_out: Reduce | None = None
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -111,30 +155,38 @@ class Capture:
         """Where the model is."""
         return torch.device(self._model.device)
 
-    def __call__(self, token_ids: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    def __call__(self, token_ids: Sequence[Sequence[int]], parts: Sequence[Parts] | None = None) -> States:
         """Run one batch.
 
         Parameters
         ----------
         token_ids : sequence of sequence of int
             Tokens of each example.
-
-        Returns
-        -------
-        hidden_states : (n_positions, n_layers, n_examples, n_features)
-            Raw states in the model's dtype, on its device.
-        final : (n_positions, n_examples, n_norm_features)
-            What the backbone returns, after the final norm where there is one.
+        parts : sequence of Parts, optional
+            What they are; by default all are the prompt's.
         """
-        model, lengths = self._model, [len(ids) for ids in token_ids]
-        self._reducers = [reducer(spans(position, lengths), model.device) for position in self._positions]
-        shape = (len(self._positions), len(self._layers), len(token_ids), self._width)
-        self._buffer = torch.empty(shape, dtype=model.dtype, device=model.device)
+        model, lengths, parts = self._model, [len(ids) for ids in token_ids], parts or whole_prompts(token_ids)
+        self._reducers = [reducer(spans(position, parts, lengths), model.device) for position in self._positions]
+        self._lay_out = every_token(lengths, model.device) if self._keeps_all else None
+        self._buffer = self._empty(len(self._positions), len(self._layers), len(token_ids), self._width)
+        self._all_buffer = (
+            self._empty(len(self._layers), sum(lengths), self._width) if self._keeps_all else self._empty(0)
+        )
         with ExitStack() as hooks, torch.inference_mode():
             for place, layer in enumerate(self._layers):
                 hooks.enter_context(self._hook(place, layer))
             final = model.base_model(**model_inputs(model, token_ids, self._family)).last_hidden_state
-            return self._buffer, torch.stack([reduce(final) for reduce in self._reducers])
+            kept = [reduce(final) for reduce in self._reducers]
+            return States(
+                hidden=self._buffer,
+                final=torch.stack(kept) if kept else self._empty(0, len(token_ids), final.shape[-1]),
+                all_hidden=None if self._lay_out is None else self._all_buffer,
+                all_final=None if self._lay_out is None else self._lay_out(final),
+                outputs=None if self._outputs is None else self._outputs(final, token_ids, parts),
+            )
+
+    def _empty(self, *shape: int) -> torch.Tensor:
+        return torch.empty(shape, dtype=self._model.dtype, device=self._model.device)
 
     def _hook(self, place: int, layer: int) -> Any:
         def keep(states: torch.Tensor | tuple[torch.Tensor, ...]) -> None:
@@ -142,6 +194,8 @@ class Capture:
             whole = states[0] if isinstance(states, tuple) else states
             for position, reduce in enumerate(self._reducers):
                 self._buffer[position, place] = reduce(whole)
+            if self._lay_out is not None:
+                self._all_buffer[place] = self._lay_out(whole)
 
         def before(_module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             keep(args[0] if args else kwargs["hidden_states"])

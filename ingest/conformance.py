@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
-from actlas.ingest.capture import Capture, model_inputs, reducer
+from actlas.ingest.capture import Capture, States, every_token, model_inputs, reducer
 from actlas.ingest.families import CAUSAL, Family
-from actlas.ingest.positions import spans
+from actlas.ingest.outputs import Outputs, check_outputs
+from actlas.ingest.positions import ALL, Parts, spans, whole_prompts
 from actlas.store import Source
 
 N_PROBES = 4
@@ -35,9 +36,9 @@ class Conformance:
     padded_against_alone: float
 
 
-def choose_probes(token_ids: Sequence[list[int]]) -> list[list[int]]:
-    """Return up to four prompts of different lengths, from the shortest to the median."""
-    by_length = sorted(token_ids, key=len)
+def choose_probes(lengths: Sequence[int]) -> list[int]:
+    """Return up to four examples of different lengths, from the shortest to the median."""
+    by_length = sorted(range(len(lengths)), key=lengths.__getitem__)
     chosen = {round(index * (len(by_length) - 1) / (2 * (N_PROBES - 1))) for index in range(N_PROBES)}
     return [by_length[index] for index in sorted(chosen)]
 
@@ -48,8 +49,12 @@ def check_conformance(
     positions: Sequence[str] = ("last",),
     family: Family = CAUSAL,
     tolerance: float | None = None,
+    parts: Sequence[Parts] | None = None,
+    outputs: Outputs | None = None,
 ) -> Conformance:
     """Compare captured states with the model's own, bit by bit in the compute dtype, on a few prompts.
+
+    Where outputs are kept, those of the head are compared with the model's own too.
 
     Raises
     ------
@@ -57,24 +62,38 @@ def check_conformance(
         When they differ, or when padding changes them beyond `tolerance`, by default the dtype's rounding.
     """
     depth, name = model.config.num_hidden_layers, type(model).__name__
+    parts = parts or whole_prompts(probes)
     capture = Capture(model, range(depth + 1), positions, family)
-    states, final = capture(probes)
-    own, own_final = _own_states(model, probes, positions, family)
-    has_norm = not _same(own_final, states[:, depth])
-    # The model's own last entry is after the final norm; blocks before it are raw.
-    for layer in range(depth if has_norm else depth + 1):
-        if not _same(states[:, layer], own[layer]):
-            raise Source(f"{name}: layer {layer} is not the state that the model itself reports")
-    if not _same(final, own_final):
-        raise Source(f"{name}: the final state is not the one that the model itself reports")
-    difference = float(padded_against_alone(capture, probes, states).max())
+    captured = capture(probes, parts)
+    own = _own_states(model, probes, parts, positions, family)
+    has_norm = not all(
+        _same(theirs[-1], states[depth]) for theirs, (states, _) in zip(own, _each(captured), strict=True)
+    )
+    for theirs, (states, final) in zip(own, _each(captured), strict=True):
+        # The model's own last entry is after the final norm; blocks before it are raw.
+        for layer in range(depth if has_norm else depth + 1):
+            if not _same(states[layer], theirs[layer]):
+                raise Source(f"{name}: layer {layer} is not the state that the model itself reports")
+        if not _same(final, theirs[-1]):
+            raise Source(f"{name}: the final state is not the one that the model itself reports")
+    difference = float(padded_against_alone(capture, probes, parts, captured).max())
     allowed = _TOLERANCE[model.dtype] if tolerance is None else tolerance
     if difference > allowed:
         raise Source(
             f"{name}: a prompt's states change by {difference:.1e} when it is padded, expected at most {allowed:.0e} in "
             f"{model.dtype}; it is no {family.kind} that this version can run"
         )
-    return Conformance(norm_width=int(final.shape[-1]) if has_norm else None, padded_against_alone=difference)
+    if outputs is not None:
+        check_outputs(model, outputs, model_inputs(model, probes, family), [len(ids) - 1 for ids in probes])
+    return Conformance(norm_width=int(own[0][-1].shape[-1]) if has_norm else None, padded_against_alone=difference)
+
+
+def _each(captured: States) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Return the states (n_layers, n_rows, n_features) and the final ones of every position, ``all`` last."""
+    each = list(zip(captured.hidden, captured.final, strict=True))
+    if captured.all_hidden is not None and captured.all_final is not None:
+        each.append((captured.all_hidden, captured.all_final))
+    return each
 
 
 def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
@@ -83,30 +102,37 @@ def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 
 def _own_states(
-    model: PreTrainedModel, probes: Sequence[list[int]], positions: Sequence[str], family: Family
-) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """Return the model's own states of every layer and its final ones, each (n_positions, n_examples, n_features)."""
+    model: PreTrainedModel,
+    probes: Sequence[list[int]],
+    parts: Sequence[Parts],
+    positions: Sequence[str],
+    family: Family,
+) -> list[list[torch.Tensor]]:
+    """Return for every position, ``all`` last, the model's own states of every layer and then its final ones."""
     with torch.inference_mode():
         output = model.base_model(**model_inputs(model, probes, family), output_hidden_states=True)
     states = output.hidden_states
     if states is None or len(states) != model.config.num_hidden_layers + 1 or any(state is None for state in states):
         raise Source(f"{type(model).__name__}: it does not report its own hidden states, so captures cannot be checked")
     lengths = [len(ids) for ids in probes]
-    reducers = [reducer(spans(position, lengths), model.device) for position in positions]
-    reduced = [torch.stack([reduce(state) for reduce in reducers]) for state in (*states, output.last_hidden_state)]
-    return reduced[:-1], reduced[-1]
+    chosen = [position for position in positions if position != ALL]
+    reducers = [reducer(spans(position, parts, lengths), model.device) for position in chosen]
+    reducers += [every_token(lengths, model.device)] * (ALL in positions)
+    return [[reduce(state) for state in (*states, output.last_hidden_state)] for reduce in reducers]
 
 
-def padded_against_alone(capture: Capture, probes: Sequence[list[int]], states: torch.Tensor) -> torch.Tensor:
+def padded_against_alone(
+    capture: Capture, probes: Sequence[list[int]], parts: Sequence[Parts], captured: States
+) -> torch.Tensor:
     """Return the largest relative difference of each layer between a batch and each of its prompts alone.
 
     Parameters
     ----------
     capture : Capture
         What ran the batch.
-    probes : sequence of list of int
-        Tokens of its prompts.
-    states : (n_positions, n_layers, n_examples, n_features)
+    probes, parts : sequence
+        Tokens of its examples, and what they are.
+    captured : States
         What it returned.
 
     Returns
@@ -114,9 +140,12 @@ def padded_against_alone(capture: Capture, probes: Sequence[list[int]], states: 
     torch.Tensor
         (n_layers,) float64; rows that are not finite do not count.
     """
-    alone = torch.cat([capture([ids])[0] for ids in probes], dim=2).double()
-    together = states.double()
-    scale = alone.norm(dim=3).clamp_min(torch.finfo(torch.float32).tiny)
-    difference = (together - alone).norm(dim=3) / scale
-    finite = alone.isfinite().all(dim=3) & together.isfinite().all(dim=3)
-    return torch.where(finite, difference, 0.0).amax(dim=(0, 2))
+    one_by_one = [_each(capture([ids], [part])) for ids, part in zip(probes, parts, strict=True)]
+    largest = []
+    for number, (states, _) in enumerate(_each(captured)):
+        alone, together = torch.cat([each[number][0] for each in one_by_one], dim=1).double(), states.double()
+        scale = alone.norm(dim=2).clamp_min(torch.finfo(torch.float32).tiny)
+        difference = (together - alone).norm(dim=2) / scale
+        finite = alone.isfinite().all(dim=2) & together.isfinite().all(dim=2)
+        largest.append(torch.where(finite, difference, 0.0).amax(dim=1))
+    return torch.stack(largest).amax(dim=0)

@@ -10,7 +10,7 @@ import torch
 from actlas.ingest.jobs import Job, Resident, passes
 from actlas.ingest.loading import TORCH_DTYPES
 from actlas.ingest.progress import Forecast
-from actlas.store.dtype import STORED
+from actlas.store.dtype import stored_dtype
 
 
 def all_jobs(residents: Sequence[Resident]) -> Iterator[tuple[Resident, Job]]:
@@ -27,7 +27,7 @@ def forecast_of(root: Path, residents: Sequence[Resident], n_present: int, devic
     passed = [(resident, jobs[0]) for resident in residents for run in resident.runs for jobs in passes(run.jobs)]
     existing = next(path for path in (root.absolute(), *root.absolute().parents) if path.exists())
     n_bytes = sum(
-        len(resident.layers) * len(job.task) * resident.base.config.hidden_size * STORED[resident.dtype].itemsize
+        len(resident.layers) * job.n_rows * resident.base.config.hidden_size * stored_dtype(resident.dtype).itemsize
         for resident, job in jobs
     )
     operations = sum(2 * _n_parameters(resident) * job.plan.n_padded for resident, job in passed)

@@ -3,17 +3,21 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from actlas.ingest.checkpoint import Adapter, Base, Checkpoint, find_adapter, find_base, find_directory, identity
 from actlas.ingest.controls import Draw, Reach, is_control, tasks_of
-from actlas.ingest.plan import Plan, make_plan
+from actlas.ingest.plan import Plan, make_plan, token_offsets
+from actlas.ingest.positions import ALL, CONTENT, TARGET
 from actlas.ingest.rendering import Rendering, load_rendering, rendering_digest
 from actlas.ingest.tokenizing import TokenizedTask, tokenize
 from actlas.ingest.trial import check_unknown
 from actlas.store import ActError, EntryIdentity, InvalidInput, ModelIdentity, Task
 from actlas.store.dtype import check_dtype
 from actlas.store.layers import parse_layers
+
+WITH_OUTPUTS = "last"  # the position beside which outputs are kept: theirs is the last token of each prompt too
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +54,23 @@ class Job:
     plan: Plan
     identity: EntryIdentity
 
+    @cached_property
+    def offsets(self) -> list[int]:
+        """Where every token is a row: the row of each example's first token."""
+        return token_offsets(self.plan, self.tokenized.lengths)
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the entry."""
+        return sum(self.tokenized.lengths) if self.position == ALL else len(self.task)
+
+
+def n_whole(job: Job, n_rows: int) -> int:
+    """Return how many examples the first rows of an entry hold whole."""
+    if job.position != ALL:
+        return n_rows
+    return sum(first + length <= n_rows for first, length in zip(job.offsets, job.tokenized.lengths, strict=True))
+
 
 def passes(jobs: Sequence[Job]) -> list[list[Job]]:
     """Return the jobs that one run over a task's prompts serves together: its positions."""
@@ -78,6 +99,7 @@ def plan_residents(
     renderings: Sequence[str | Rendering],
     batch_tokens: int,
     positions: Sequence[str],
+    outputs: bool,
     layers: str | None,
     dtype: str,
     reach: Reach,
@@ -93,6 +115,7 @@ def plan_residents(
     if not checkpoints or not tasks or not renderings:
         raise InvalidInput("expected at least one checkpoint, one task and one rendering")
     chosen_renderings = _load_renderings(renderings)
+    _check_wishes(chosen_renderings, positions, outputs)
     _check_names(checkpoints, tasks)
     if reach.off_target is not None and not any(map(is_control, checkpoints)):
         raise InvalidInput("--off-target: none of the checkpoints is a control, trained on exactly one task")
@@ -103,6 +126,7 @@ def plan_residents(
             place = find_directory(checkpoint.base, checkpoint.revision).resolve()
             if place not in residents:
                 residents[place] = _resident(checkpoint, layers, dtype)
+                _check_family(residents[place].base, chosen_renderings, outputs)
             resident, adapter = residents[place], None
             if checkpoint.adapter is not None:
                 adapter = find_adapter(
@@ -114,10 +138,17 @@ def plan_residents(
             for rendering in chosen_renderings:
                 known = (id(resident), task.slug, rendering.slug)
                 if known not in tokenized:
-                    tokenized[known] = tokenize(task, resident.base.tokenizer, rendering, resident.base.max_tokens)
+                    tokenized[known] = tokenize(
+                        task,
+                        resident.base.tokenizer,
+                        rendering,
+                        resident.base.max_tokens,
+                        with_content=CONTENT in positions,
+                    )
                 plan = make_plan(tokenized[known].lengths, batch_tokens)
                 run.jobs.extend(
-                    _job(resident, run, position, task, rendering, tokenized[known], plan) for position in positions
+                    _job(resident, run, position, task, rendering, tokenized[known], plan, outputs)
+                    for position in positions
                 )
         resident.runs.append(run)
     return list(residents.values())
@@ -139,6 +170,29 @@ def _naming(checkpoint: Checkpoint) -> Iterator[None]:
         if checkpoint.origin is None:
             raise
         raise type(error)(f"{checkpoint.origin}: {error}") from error
+
+
+def _check_wishes(renderings: Sequence[Rendering], positions: Sequence[str], outputs: bool) -> None:
+    """Refuse positions and outputs that are not there."""
+    alone = [rendering.slug for rendering in renderings if not rendering.with_target]
+    if TARGET in positions and alone:
+        raise InvalidInput(
+            f"position {TARGET}: expected prompts with their targets, got {', '.join(alone)}; add --with-target"
+        )
+    if outputs and WITH_OUTPUTS not in positions:
+        raise InvalidInput(
+            f"--outputs: they are kept beside the position {WITH_OUTPUTS}, got {', '.join(positions)}; add "
+            f"--position {WITH_OUTPUTS}"
+        )
+
+
+def _check_family(base: Base, renderings: Sequence[Rendering], outputs: bool) -> None:
+    """Refuse what only causal decoders can do."""
+    if base.family.masks and (outputs or any(rendering.with_target for rendering in renderings)):
+        asked = "--outputs" if outputs else "--with-target"
+        raise InvalidInput(
+            f"{base.directory}: {asked} needs a causal decoder, this is an {base.family.kind}; leave it out"
+        )
 
 
 def _check_names(checkpoints: Sequence[Checkpoint], tasks: Sequence[Task]) -> None:
@@ -164,6 +218,7 @@ def _job(
     rendering: Rendering,
     tokenized: TokenizedTask,
     plan: Plan,
+    outputs: bool,
 ) -> Job:
     return Job(
         position,
@@ -180,5 +235,6 @@ def _job(
             position=position,
             layers=resident.layers,
             dtype=resident.dtype,
+            outputs=outputs and position == WITH_OUTPUTS,
         ),
     )

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
-from actlas.ingest.capture import Capture
+from actlas.ingest.capture import Capture, States
 from actlas.ingest.checkpoint import quiet_transformers
+from actlas.ingest.positions import Parts
 
 N_SAMPLES = 8
 
@@ -22,24 +23,34 @@ class Sample:
     ----------
     token_ids : list of list of int
         Their tokens.
-    states : (n_positions, n_layers, n_prompts, n_features)
-        On the model's device.
+    parts : list of Parts
+        What these are.
+    states : (n_layers, n_prompts, n_features)
+        On the model's device; at the first position, or of the last token where only ``all`` is kept.
     """
 
     token_ids: list[list[int]]
+    parts: list[Parts]
     states: torch.Tensor
 
 
-def sample_of(token_ids: Sequence[list[int]], states: torch.Tensor) -> Sample:
+def sample_of(token_ids: Sequence[list[int]], parts: Sequence[Parts], captured: States) -> Sample:
     """Return the sample of a batch: prompts spread over its lengths."""
     n_samples = min(N_SAMPLES, len(token_ids))
     rows = [index * len(token_ids) // n_samples for index in range(n_samples)]
-    return Sample(token_ids=[token_ids[row] for row in rows], states=states[:, :, rows].clone())
+    states = captured.representative([len(ids) for ids in token_ids])
+    return Sample(
+        token_ids=[token_ids[row] for row in rows],
+        parts=[parts[row] for row in rows],
+        states=states[:, rows].clone(),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseFloor:
     """What the checkpoint's own re-computation differs by, for each layer that is kept, at the first position.
+
+    Where only ``all`` is kept, it is measured at each prompt's last token.
 
     Attributes
     ----------
@@ -72,7 +83,7 @@ def noise_floor(model: PreTrainedModel, capture: Capture, sample: Sample) -> Noi
     sample : Sample
         Prompts and states of one planned batch.
     """
-    planned, alone = sample.states[0].double(), _alone(capture, sample)
+    planned, alone = sample.states.double(), _alone(capture, sample)
     with _plain_attention(model) as is_another:
         eager = _alone(capture, sample) if is_another else None
     return NoiseFloor(
@@ -84,7 +95,13 @@ def noise_floor(model: PreTrainedModel, capture: Capture, sample: Sample) -> Noi
 
 
 def _alone(capture: Capture, sample: Sample) -> torch.Tensor:
-    return torch.cat([capture([ids])[0][0] for ids in sample.token_ids], dim=1).double()
+    return torch.cat(
+        [
+            capture([ids], [parts]).representative([len(ids)])
+            for ids, parts in zip(sample.token_ids, sample.parts, strict=True)
+        ],
+        dim=1,
+    ).double()
 
 
 @contextmanager

@@ -5,39 +5,34 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from actlas.ingest.capture import Capture
-from actlas.ingest.jobs import Job
+from actlas.ingest.jobs import Job, n_whole
 from actlas.ingest.noise import Sample, sample_of
 from actlas.ingest.pipeline import Pipeline
 from actlas.ingest.plan import Batch
 from actlas.ingest.progress import Progress
-from actlas.store import Entry, EntrySpec, EntryWriter, MemoryBudget, StoreWriter
-from actlas.store.digest import LEAF_ROWS
-from actlas.store.dtype import LOGICAL
-
-Array = npt.NDArray[Any]
+from actlas.ingest.sinks import Sink, make_sinks
+from actlas.store import Entry, EntrySpec, MemoryBudget, StoreWriter
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """When a pass began, how long it took, and with which example it began."""
+    """When a pass began, how long it took, how many examples were there already, and how many tokens it computed."""
 
     started: datetime
     seconds: float
     n_resumed: int
+    n_tokens: int
 
 
 def run_pass(
     writer: StoreWriter,
     specs: Sequence[EntrySpec],
-    job: Job,
+    jobs: Sequence[Job],
     capture: Capture,
     progress: Progress,
     describe: Callable[[Timing, Sample | None], Mapping[str, Any]],
@@ -51,8 +46,8 @@ def run_pass(
         The store.
     specs : sequence of EntrySpec
         One for each position, in the order of the capture's.
-    job : Job
-        One of their jobs: tokens and plan are the same for all.
+    jobs : sequence of Job
+        Their jobs, in the same order; tokens and plan are the same for all.
     capture : Capture
         Runs the model.
     progress : Progress
@@ -62,6 +57,7 @@ def run_pass(
     labels : mapping
         The model's labels.
     """
+    job = jobs[0]
     started, start = datetime.now(UTC), time.perf_counter()
     with ExitStack() as stack:
         opened = {
@@ -69,48 +65,55 @@ def run_pass(
             for spec in sorted(specs, key=lambda spec: spec.identity.key)  # two processes must not wait for each other
         }
         entries = [opened[spec.identity.key] for spec in specs]
-        n_resumed = min(entry.n_written for entry in entries)
-        n_there = -(-n_resumed // LEAF_ROWS)
+        n_resumed = min(n_whole(one, opened[one.identity.key].n_written) for one in jobs)
         if n_resumed:
-            there = job.plan.superblocks[:n_there]
             name = f"{specs[0].model.name}/{job.task.slug}"
             progress.note(f"{name}: {n_resumed} of {len(job.task)} examples are there already")
-            progress.skip(n_resumed, sum(batch.n_padded for superblock in there for batch in superblock))
-        samples: list[Sample] = []
+        samples, n_tokens = list[Sample](), 0
         with Pipeline(capture.device, progress.waiting) as pipeline:
-            for superblock in job.plan.superblocks[n_there:]:
-                samples.append(_run_superblock(superblock, entries, job, capture, pipeline, progress))
-                del samples[1:]
-        timing = Timing(started=started, seconds=time.perf_counter() - start, n_resumed=n_resumed)
+            sinks = make_sinks(entries, job.offsets, pipeline.lane)
+            for superblock in job.plan.superblocks:
+                sample, n_computed = _run_superblock(superblock, sinks, job, capture, progress)
+                samples, n_tokens = (samples or sample), n_tokens + n_computed
+        seconds = time.perf_counter() - start
+        timing = Timing(started=started, seconds=seconds, n_resumed=n_resumed, n_tokens=n_tokens)
         described = describe(timing, samples[0] if samples else None)
         return [writer.commit(entry, described, labels) for entry in entries]
 
 
 def _run_superblock(
-    superblock: Sequence[Batch],
-    entries: Sequence[EntryWriter],
-    job: Job,
-    capture: Capture,
-    pipeline: Pipeline,
-    progress: Progress,
-) -> Sample:
-    """Send a superblock through the pipeline; return a sample of its largest batch."""
-    pipeline.begin()
-    rows = sorted(row for batch in superblock for row in batch.rows)
-    blocks = _Blocks(entries, rows[0], len(rows))
-    largest = max(superblock, key=lambda batch: len(batch.rows))
-    for batch in superblock:
+    superblock: Sequence[Batch], sinks: Sequence[Sink], job: Job, capture: Capture, progress: Progress
+) -> tuple[list[Sample], int]:
+    """Send what is needed of a superblock through the pipeline; return a sample of its largest batch, and its tokens."""
+    needing = [sink for sink in sinks if sink.begin(superblock)]
+    takers = {batch: [sink for sink in needing if sink.needs(batch)] for batch in superblock}
+    needed = [batch for batch in superblock if takers[batch]]
+    progress.skip(*(sum(of(batch) for batch in superblock if not takers[batch]) for of in (_n_rows, _n_padded)))
+    largest, samples, n_tokens = max(needed, key=_n_rows, default=None), list[Sample](), 0
+    for batch in needed:
         token_ids = [job.tokenized.token_ids[row] for row in batch.rows]
+        parts = [job.tokenized.parts[row] for row in batch.rows]
         try:
-            captured = capture(token_ids)
+            captured = capture(token_ids, parts)
         except torch.OutOfMemoryError as error:
             raise _too_large(batch, job) from error
         if batch is largest:
-            sample = sample_of(token_ids, captured[0])
-        pipeline.copy(captured, partial(blocks.put, [row - rows[0] for row in batch.rows]))
-        progress.advance(len(batch.rows), sum(job.tokenized.lengths[row] for row in batch.rows), batch.n_padded)
-    pipeline.write(blocks.write)
-    return sample
+            samples.append(sample_of(token_ids, parts, captured))
+        for sink in takers[batch]:
+            sink.put(batch, captured)
+        n_tokens += sum(map(len, token_ids))
+        progress.advance(len(batch.rows), sum(map(len, token_ids)), batch.n_padded)
+    for sink in needing:
+        sink.end()
+    return samples, n_tokens
+
+
+def _n_rows(batch: Batch) -> int:
+    return len(batch.rows)
+
+
+def _n_padded(batch: Batch) -> int:
+    return batch.n_padded
 
 
 def _too_large(batch: Batch, job: Job) -> MemoryBudget:
@@ -120,27 +123,3 @@ def _too_large(batch: Batch, job: Job) -> MemoryBudget:
         f"the device's memory; what was written is kept. Free the device, or try --batch-tokens {half}: that is another "
         "plan, which compare will mark, so give it to every checkpoint that is compared"
     )
-
-
-class _Blocks:
-    """What is computed of one superblock, its rows in task order."""
-
-    def __init__(self, entries: Sequence[EntryWriter], first: int, n_rows: int) -> None:
-        spec = entries[0].spec
-        self._entries, self._first, self._dtype = entries, first, LOGICAL[spec.identity.dtype]
-        shape, norm_width = (len(entries), len(spec.identity.layers), n_rows, spec.model.width), spec.model.norm_width
-        self._hidden = np.empty(shape, self._dtype)
-        self._norm = None if norm_width is None else np.empty((len(entries), n_rows, norm_width), self._dtype)
-
-    def put(self, places: Sequence[int], captured: Sequence[Array]) -> None:
-        """Take the states of one batch: (n_positions, n_layers, n, p) and (n_positions, n, q)."""
-        hidden, final = captured
-        self._hidden[:, :, places] = hidden.view(self._dtype)
-        if self._norm is not None:
-            self._norm[:, places] = final.view(self._dtype)
-
-    def write(self) -> None:
-        """Write them to the entries that do not have them."""
-        for number, entry in enumerate(self._entries):
-            if entry.n_written == self._first:
-                entry.write(self._hidden[number], None if self._norm is None else self._norm[number])

@@ -22,6 +22,32 @@ _SUPERBLOCKS = 2  # one is filled while one is written
 Waiting = Callable[[str, float], None]
 
 
+class Lane:
+    """What fills superblocks of one kind, one after the other; made by `Pipeline.lane`."""
+
+    def __init__(self, pipeline: "Pipeline") -> None:
+        self._pipeline = pipeline
+        self._room = threading.Semaphore(_SUPERBLOCKS)
+        self._copies: list[Future[None]] = []
+
+    def begin(self) -> None:
+        """Wait until there is room for one more superblock in memory."""
+        self._pipeline.acquire(self._room, "writing")
+        self._copies = []
+
+    def copy(self, tensors: Sequence[torch.Tensor], put: Callable[[list[Array]], None]) -> None:
+        """Bring tensors to the host and hand them to `put`, which must copy what it keeps."""
+        self._copies.append(self._pipeline.copy(tensors, put))
+
+    def settle(self) -> None:
+        """Wait until all that is copied into the superblock that was begun has arrived."""
+        wait(self._copies)
+
+    def write(self, work: Callable[[], None]) -> None:
+        """Write the superblock that was begun, once all that was copied into it has arrived."""
+        self._pipeline.write(work, self._copies, self._room)
+
+
 class Pipeline:
     """Two stages after the forward pass; leave the context to wait for both.
 
@@ -42,10 +68,8 @@ class Pipeline:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self._waiting = waiting
         self._slots = threading.Semaphore(_SLOTS)
-        self._superblocks = threading.Semaphore(_SUPERBLOCKS)
         self._pinned: list[torch.Tensor] = []
         self._copying, self._writing = (ThreadPoolExecutor(1, thread_name_prefix=name) for name in ("copy", "write"))
-        self._copies: list[Future[None]] = []
         self._error: BaseException | None = None
 
     def __enter__(self) -> "Pipeline":
@@ -58,14 +82,13 @@ class Pipeline:
         if error is None:
             self._raise()
 
-    def begin(self) -> None:
-        """Wait until there is room for one more superblock in memory."""
-        self._acquire(self._superblocks, "writing")
-        self._copies = []
+    def lane(self) -> Lane:
+        """Return a new lane; superblocks of several lanes may be filled at the same time."""
+        return Lane(self)
 
-    def copy(self, tensors: Sequence[torch.Tensor], put: Callable[[list[Array]], None]) -> None:
-        """Bring tensors to the host and hand them to `put`, which must copy what it keeps."""
-        self._acquire(self._slots, "copying")
+    def copy(self, tensors: Sequence[torch.Tensor], put: Callable[[list[Array]], None]) -> Future[None]:
+        """Bring tensors to the host and hand them to `put`; use a lane's `copy`."""
+        self.acquire(self._slots, "copying")
         host, give_back = self._start(tensors)
 
         def work() -> None:
@@ -73,18 +96,17 @@ class Pipeline:
             put(arrays)
             give_back()
 
-        self._copies.append(self._copying.submit(self._guarded, "copying to the host", work, self._slots))
+        return self._copying.submit(self._guarded, "copying to the host", work, self._slots)
 
-    def write(self, work: Callable[[], None]) -> None:
-        """Write the superblock that was begun, once all that was copied into it has arrived."""
-        copies = self._copies
+    def write(self, work: Callable[[], None], copies: Sequence[Future[None]], room: threading.Semaphore) -> None:
+        """Write a superblock once its copies have arrived; use a lane's `write`."""
 
         def whole() -> None:
             wait(copies)
             if self._error is None:
                 work()
 
-        self._writing.submit(self._guarded, "encoding and writing", whole, self._superblocks)
+        self._writing.submit(self._guarded, "encoding and writing", whole, room)
 
     def _start(
         self, tensors: Sequence[torch.Tensor]
@@ -118,7 +140,8 @@ class Pipeline:
         self._pinned.remove(found)
         return found
 
-    def _acquire(self, room: threading.Semaphore, stage: str) -> None:
+    def acquire(self, room: threading.Semaphore, stage: str) -> None:
+        """Wait for room, and hear of errors."""
         self._raise()
         if not room.acquire(blocking=False):
             start = time.perf_counter()

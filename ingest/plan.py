@@ -52,6 +52,16 @@ class Plan:
         return json_digest({"batch_tokens": self.batch_tokens, "superblocks": batches})
 
 
+def token_offsets(plan: Plan, lengths: Sequence[int]) -> list[int]:
+    """Return for each example how many tokens the plan computes before it, padding left out."""
+    offsets, n_tokens = [0] * len(lengths), 0
+    for batch in (batch for superblock in plan.superblocks for batch in superblock):
+        for row in batch.rows:
+            offsets[row] = n_tokens
+            n_tokens += lengths[row]
+    return offsets
+
+
 def make_plan(lengths: Sequence[int], batch_tokens: int) -> Plan:
     """Cut a task into batches: sorted by length inside each superblock, longest first, as many as the budget holds.
 

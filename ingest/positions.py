@@ -1,17 +1,45 @@
-"""Positions: how the token axis is reduced, as the span of tokens of each prompt that a position covers."""
+"""Positions: how the token axis is reduced, as the span of an example's tokens that a position covers."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from actlas.store import InvalidInput
 
-Span = tuple[int, int]
+Span = tuple[int, int]  # the first token, and the one after the last
 
-# From the number of tokens to the first token of the span and the one after its last; several tokens are averaged.
-POSITIONS: dict[str, Callable[[int], Span]] = {
-    "last": lambda n_tokens: (n_tokens - 1, n_tokens),
-    "mean": lambda n_tokens: (0, n_tokens),
-    "first": lambda _: (0, 1),
+
+@dataclass(frozen=True)
+class Parts:
+    """What the tokens of one example are.
+
+    Attributes
+    ----------
+    n_prompt : int
+        Tokens of the prompt; those that follow are the target's.
+    content : Span or None
+        Those of the prompt that hold the example's own text, without its template; None where nobody asked.
+    """
+
+    n_prompt: int
+    content: Span | None = None
+
+
+def _content(parts: Parts, _n_tokens: int) -> Span:
+    assert parts.content is not None
+    return parts.content
+
+
+# From the parts and the number of tokens to a span; several tokens are averaged.
+SPANS: dict[str, Callable[[Parts, int], Span]] = {
+    "last": lambda parts, _: (parts.n_prompt - 1, parts.n_prompt),
+    "mean": lambda parts, _: (0, parts.n_prompt),
+    "first": lambda _parts, _: (0, 1),
+    "content-mean": _content,
+    "target-mean": lambda parts, n_tokens: (parts.n_prompt, n_tokens),
 }
+ALL = "all"  # every token is a row
+CONTENT, TARGET = "content-mean", "target-mean"
+POSITIONS = (*SPANS, ALL)
 
 
 def check_positions(positions: Sequence[str]) -> tuple[str, ...]:
@@ -22,13 +50,18 @@ def check_positions(positions: Sequence[str]) -> tuple[str, ...]:
     InvalidInput
         When they are not.
     """
-    if not positions or len(set(positions)) < len(positions) or not set(positions) <= POSITIONS.keys():
+    if not positions or len(set(positions)) < len(positions) or not {*positions} <= {*POSITIONS}:
         raise InvalidInput(
             f"positions: expected one or more of {', '.join(POSITIONS)}, each once, got {list(positions)}"
         )
     return tuple(positions)
 
 
-def spans(position: str, lengths: Sequence[int]) -> list[Span]:
-    """Return the span of a position in each of several prompts of so many tokens."""
-    return [POSITIONS[position](length) for length in lengths]
+def spans(position: str, parts: Sequence[Parts], lengths: Sequence[int]) -> list[Span]:
+    """Return the span of a position in each of several examples of so many tokens."""
+    return [SPANS[position](one, length) for one, length in zip(parts, lengths, strict=True)]
+
+
+def whole_prompts(token_ids: Sequence[Sequence[int]]) -> list[Parts]:
+    """Return the parts of examples that are prompts alone."""
+    return [Parts(len(ids)) for ids in token_ids]

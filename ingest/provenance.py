@@ -50,7 +50,7 @@ def provenance(
     timing: Timing,
 ) -> Mapping[str, Any]:
     """Return when, where and with what an entry was made."""
-    n_tokens, n_run = sum(job.tokenized.lengths), sum(job.tokenized.lengths[timing.n_resumed :])
+    n_tokens = sum(job.tokenized.lengths)
     versions = {name: version(name) for name in ("actlas", "torch", "transformers", "peft", "zarr", "numpy")}
     return {
         "started": timing.started.isoformat(timespec="seconds"),
@@ -65,7 +65,7 @@ def provenance(
         "batch_tokens": job.plan.batch_tokens,
         "n_tokens": n_tokens,
         "padding_share": round(1 - n_tokens / job.plan.n_padded, 6),
-        "tokens_per_second": round(n_run / timing.seconds, 1),
+        "tokens_per_second": round(timing.n_tokens / timing.seconds, 1),
         "n_resumed": timing.n_resumed,
         "n_truncated": job.tokenized.n_truncated,
         "n_duplicates": job.task.n_duplicates,

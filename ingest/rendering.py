@@ -1,6 +1,7 @@
 """Renderings: how an example becomes the text that a model sees."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +12,8 @@ from actlas.store.digest import json_digest
 RENDERINGS: tuple[str, ...] = ("raw", "chat")
 
 SUFFIX = ".jinja"
+
+_MARK = "\ue000actlas\ue001"  # private characters: no prompt and no template holds them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +33,8 @@ class Rendering:
         Its path, for messages.
     system : str or None
         What a system turn before the user's says; for ``chat`` alone.
+    with_target : bool
+        Whether the target follows the prompt, as if the model had said it.
     """
 
     slug: str
@@ -37,9 +42,15 @@ class Rendering:
     template: str | None = None
     source: str | None = None
     system: str | None = None
+    with_target: bool = False
+
+    @property
+    def joint(self) -> str:
+        """What stands between prompt and target, unless one of them has white space there."""
+        return " " if self.kind == "raw" else ""
 
 
-def load_rendering(name: "str | Rendering", system: str | None = None) -> Rendering:
+def load_rendering(name: "str | Rendering", system: str | None = None, *, with_target: bool = False) -> Rendering:
     """Return the rendering that a name stands for.
 
     Parameters
@@ -49,6 +60,8 @@ def load_rendering(name: "str | Rendering", system: str | None = None) -> Render
         returned as it is.
     system : str, optional
         A system turn for ``chat``.
+    with_target : bool
+        Let the target follow the prompt; the slug then ends in ``-target``.
 
     Raises
     ------
@@ -64,11 +77,11 @@ def load_rendering(name: "str | Rendering", system: str | None = None) -> Render
         raise InvalidInput(
             f"--system: expected the rendering chat alone, got {name}; use --render chat, or put the text into a jinja file"
         )
-    if name == "raw":
-        return Rendering(slug="raw", kind="raw")
-    if name == "chat":
-        return Rendering(slug="chat", kind="chat", system=system)
-    return _load_file(Path(name))
+    if name in RENDERINGS:
+        rendering = Rendering(slug=name, kind="chat" if name == "chat" else "raw", system=system)
+    else:
+        rendering = _load_file(Path(name))
+    return replace(rendering, slug=f"{rendering.slug}-target", with_target=True) if with_target else rendering
 
 
 def _load_file(path: Path) -> Rendering:
@@ -90,12 +103,14 @@ def _load_file(path: Path) -> Rendering:
 
 def rendering_digest(tokenizer: Any, rendering: Rendering) -> str:
     """Return the digest of a rendering: its kind, and what its text depends on beside the example and the tokenizer."""
+    target = {"target": rendering.joint} if rendering.with_target else {}
     if rendering.kind == "raw":
-        return json_digest({"kind": "raw"})
+        return json_digest({"kind": "raw"} | target)
     if rendering.kind == "jinja":
-        return json_digest({"kind": "jinja", "template": rendering.template, "date": FROZEN_DATE})
+        return json_digest({"kind": "jinja", "template": rendering.template, "date": FROZEN_DATE} | target)
     system = {} if rendering.system is None else {"system": rendering.system}
-    return json_digest({"kind": "chat", "template": chat_template(tokenizer), "date": FROZEN_DATE, "bos": 1} | system)
+    described = {"kind": "chat", "template": chat_template(tokenizer), "date": FROZEN_DATE, "bos": 1}
+    return json_digest(described | system | target)
 
 
 def chat_template(tokenizer: Any) -> str:
@@ -137,6 +152,40 @@ def texts_of(task: Task, tokenizer: Any, rendering: Rendering) -> list[str]:
             f"{rendering.source}: the template cannot be rendered for task {task.slug}, {error}; it sees the columns "
             f"{', '.join(examples[0])}"
         ) from error
+
+
+def contents_of(task: Task, texts: Sequence[str], tokenizer: Any, rendering: Rendering) -> list[tuple[int, int]]:
+    """Return where the prompt stands in each text, as the first character and the one after the last.
+
+    Parameters
+    ----------
+    task : Task
+        Its examples.
+    texts : sequence of str
+        What `texts_of` made of them.
+    tokenizer : transformers tokenizer
+        Whose chat template may be used.
+    rendering : Rendering
+        Which.
+
+    Raises
+    ------
+    InvalidInput
+        When a template shows the prompt not at all, more than once, or together with what depends on it.
+    """
+    if rendering.kind == "raw":
+        return [(0, len(text)) for text in texts]
+    marked = replace(task, rows=tuple({**row, "prompt": _MARK} for row in task.rows))
+    spans = []
+    for row, (text, frame) in enumerate(zip(texts, texts_of(marked, tokenizer, rendering), strict=True)):
+        before, found, after = frame.partition(_MARK)
+        if not (found and _MARK not in after and text.startswith(before) and text.endswith(after)):
+            raise InvalidInput(
+                f"task {task.slug}, example {task.example_ids[row]}: the template of {rendering.slug} does not show the prompt "
+                "just once as it is, so it is not known which tokens are its; leave the position content-mean out"
+            )
+        spans.append((len(before), len(text) - len(after)))
+    return spans
 
 
 def _chat_texts(task: Task, tokenizer: Any, system: str | None) -> list[str]:

@@ -19,8 +19,9 @@ from actlas.ingest.forecast import all_jobs, forecast_of
 from actlas.ingest.jobs import Job, Resident, Run, passes, plan_residents
 from actlas.ingest.loading import adapted, load_base
 from actlas.ingest.noise import NoiseFloor, Sample, noise_floor
+from actlas.ingest.outputs import N_TOP, Outputs
 from actlas.ingest.passes import Timing, run_pass
-from actlas.ingest.positions import check_positions
+from actlas.ingest.positions import ALL, check_positions
 from actlas.ingest.progress import Forecast, Progress
 from actlas.ingest.provenance import maker, provenance
 from actlas.ingest.rendering import Rendering
@@ -61,6 +62,7 @@ class Options:
     clusters: Mapping[str, str] = field(default_factory=dict)
     allow_base_mismatch: bool = False
     codec: str = CODEC
+    outputs: bool = False
     batch_tokens: int | None = None
     shard: str | None = None
 
@@ -106,9 +108,9 @@ def ingest(
     tasks : sequence of Task
         As `load_tasks` returns them.
     options : Options
-        Renderings, positions, layers, dtype, device, clusters of tasks; `batch_tokens` in place of the store's own, which
-        makes another plan and other entries; `shard`, such as ``2/8``, takes a share of the
-        entries.
+        Renderings, positions, layers, dtype, device, clusters of tasks; `outputs`, to keep what the model puts out beside
+        the position ``last``; `batch_tokens` in place of the store's own, which makes another plan and other entries;
+        `shard`, such as ``2/8``, takes a share of the entries.
     dry_run : bool
         Only forecast.
     progress : Progress
@@ -162,6 +164,7 @@ def planned(root: Path, checkpoints: Sequence[Checkpoint], tasks: Sequence[Task]
         tasks,
         renderings=options.renderings,
         positions=check_positions(options.positions),
+        outputs=options.outputs,
         batch_tokens=options.batch_tokens or (Store(root).batch_tokens if store_exists(root) else BATCH_TOKENS),
         layers=options.layers,
         dtype=options.dtype,
@@ -238,13 +241,22 @@ def _say_what_is_special(
             progress.note(
                 f"task {task.slug}: {len(task)} of {task.n_available} examples are taken, drawn with seed {task.seed}"
             )
-    truncated = {
-        (job.task.slug, job.rendering): (job.tokenized.n_truncated, resident.base.max_tokens)
+    seen = {
+        (job.task.slug, job.rendering): (job.tokenized, resident.base)
         for resident, job in all_jobs(residents)
-        if job.tokenized.n_truncated
+        if job.tokenized.n_truncated or job.tokenized.n_apart
     }
-    for (slug, rendering), (number, context) in truncated.items():
-        progress.note(f"task {slug} ({rendering}): {number} prompts cut at their beginning to {context} tokens")
+    for (slug, rendering), (tokenized, base) in seen.items():
+        if tokenized.n_truncated:
+            progress.note(
+                f"task {slug} ({rendering}): {tokenized.n_truncated} prompts cut at their beginning to {base.max_tokens} tokens"
+                + (", targets included" if tokenized.has_targets else "")
+            )
+        if tokenized.n_apart:
+            progress.note(
+                f"task {slug} ({rendering}): {tokenized.n_apart} targets tokenized apart from their prompts, for with them the "
+                "prompts' last tokens are others"
+            )
     for entry in present:
         progress.note(f"already there, not computed again: {entry.label}")
 
@@ -279,6 +291,9 @@ def spec_of(
         identity=job.identity,
         token_digests=job.tokenized.digests,
         n_tokens=job.tokenized.lengths,
+        offsets=job.offsets if job.position == ALL else None,
+        n_target_tokens=job.tokenized.n_target_tokens,
+        n_top=min(N_TOP, base.config.vocab_size) if job.identity.outputs else None,
         codec=codec,
         maker=made_by or {},
     )
@@ -292,6 +307,10 @@ def _run_resident(root: Path, resident: Resident, device: str, options: Options,
                 yield from _run_checkpoint(root, resident, run, model, options, progress)
 
 
+def _has_outputs(jobs: Sequence[Job]) -> bool:
+    return any(job.identity.outputs for job in jobs)
+
+
 def _opened(root: Path) -> StoreWriter:
     if not store_exists(root):
         with suppress(AlreadyExists):  # another shard makes it at this moment
@@ -303,8 +322,11 @@ def _run_checkpoint(
     root: Path, resident: Resident, run: Run, model: PreTrainedModel, options: Options, progress: Progress
 ) -> Iterator[Entry]:
     family, noise = resident.base.family, list[NoiseFloor]()
-    probes = choose_probes(run.jobs[0].tokenized.token_ids)
-    conformance = check_conformance(model, probes, options.positions, family)
+    first = run.jobs[0].tokenized
+    rows = choose_probes(first.lengths)
+    probes, parts = [first.token_ids[row] for row in rows], [first.parts[row] for row in rows]
+    outputs = Outputs(model, min(N_TOP, model.config.vocab_size)) if options.outputs else None
+    conformance = check_conformance(model, probes, options.positions, family, parts=parts, outputs=outputs)
     # Only now: a model that is refused leaves no empty store behind.
     writer = _opened(root)
 
@@ -317,8 +339,6 @@ def _run_checkpoint(
         positions = [job.position for job in jobs]
         where = "" if positions == ["last"] else f" / {', '.join(positions)}"
         progress.entry(f"{run.checkpoint.slug} / {jobs[0].task.slug} / {jobs[0].rendering}{where}")
-        capture = Capture(model, resident.layers, positions, family)
+        capture = Capture(model, resident.layers, positions, family, outputs if _has_outputs(jobs) else None)
         specs = [spec_of(resident, run, job, conformance.norm_width, options.codec, maker(model)) for job in jobs]
-        yield from run_pass(
-            writer, specs, jobs[0], capture, progress, partial(describe, jobs[0], capture), _labels(run)
-        )
+        yield from run_pass(writer, specs, jobs, capture, progress, partial(describe, jobs[0], capture), _labels(run))

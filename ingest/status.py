@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from actlas.ingest.checkpoint import Checkpoint
-from actlas.ingest.jobs import Job, Resident, Run
+from actlas.ingest.jobs import Job, Resident, Run, n_whole
 from actlas.ingest.run import Options, planned, spec_of
 from actlas.store import StoreWriter, Task, open_writer, store_exists, writable_root
 from actlas.store.unfinished import find_unfinished
@@ -57,14 +57,16 @@ def ingest_status(
 
 def _status(root: Path, writer: StoreWriter | None, resident: Resident, run: Run, job: Job) -> EntryStatus:
     # What is under way is looked at first: it may be done a moment later, but not the other way round.
-    unfinished, n_written = find_unfinished(root, job.identity.key)
-    done = writer is not None and writer.find(spec_of(resident, run, job, norm_width=None)) is not None
+    unfinished, n_superblocks = find_unfinished(root, job.identity.key)
+    spec = spec_of(resident, run, job, norm_width=None)
+    done = writer is not None and writer.find(spec) is not None
+    n_written = n_whole(job, min(n_superblocks * spec.superblock_rows, spec.n_rows))
     return EntryStatus(
         model=run.checkpoint.slug,
         task=job.task.slug,
         rendering=job.rendering,
         position=job.position,
         state="done" if done else unfinished or "missing",
-        n_written=len(job.task) if done else min(n_written, len(job.task)),
+        n_written=len(job.task) if done else n_written,
         n_examples=len(job.task),
     )

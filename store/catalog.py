@@ -38,7 +38,7 @@ class Record:
     layers : tuple of int
         The layers kept.
     n_examples, width : int
-        Rows, and features.
+        Examples, and features.
     n_bytes : int
         Size of its files.
     manifest_xxh3_128 : str
@@ -94,7 +94,7 @@ class Listing:
 
 def describe(path: str, manifest: Manifest, data: bytes) -> Record:
     """Return the record of an entry from its manifest, parsed and as bytes."""
-    _, n_examples, width = manifest.arrays["hidden_states"]["shape"]
+    n_examples, width = manifest.n_examples, manifest.arrays["hidden_states"]["shape"][2]
     return Record(
         path=path,
         id=manifest.id,

@@ -16,12 +16,7 @@ LOGICAL: dict[str, np.dtype[Any]] = {
     "float16": np.dtype("<f2"),
     "float32": np.dtype("<f4"),
 }
-STORED: dict[str, np.dtype[Any]] = {
-    "bfloat16": np.dtype("<u2"),
-    "float16": LOGICAL["float16"],
-    "float32": LOGICAL["float32"],
-}
-FILL: dict[str, int | float] = {"bfloat16": 0x7FC0, "float16": float("nan"), "float32": float("nan")}
+_FILL: dict[str, int | float] = {"bfloat16": 0x7FC0, "float16": float("nan"), "float32": float("nan")}
 
 
 def check_dtype(name: str) -> str:
@@ -37,8 +32,18 @@ def check_dtype(name: str) -> str:
     return name
 
 
+def stored_dtype(name: str) -> np.dtype[Any]:
+    """Return what values of a dtype are kept in: itself, but for bfloat16."""
+    return np.dtype("<u2") if name == "bfloat16" else np.dtype(name).newbyteorder("<")
+
+
+def fill_value(name: str) -> int | float:
+    """Return what a missing chunk would read as: NaN, where the dtype has one."""
+    return _FILL.get(name, 0)
+
+
 def to_stored(block: Array, dtype: str) -> Array:
     """Return the stored form of a block; its dtype must be the logical one, for nothing is ever rounded here."""
-    if block.dtype != LOGICAL[dtype]:
-        raise InvalidInput(f"hidden states: expected dtype {dtype}, got {block.dtype}; the store never rounds")
-    return block.view(STORED[dtype])
+    if block.dtype != LOGICAL.get(dtype, dtype):
+        raise InvalidInput(f"superblock: expected dtype {dtype}, got {block.dtype}; the store never rounds")
+    return block.view(stored_dtype(dtype))

@@ -1,6 +1,7 @@
 """Encoding: Zarr makes the metadata and the chunks of an entry in memory; what it made is taken and put on the disk."""
 
 import json
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,22 +13,23 @@ from zarr.storage import MemoryStore
 
 from actlas.store.codec import BLOCK_BYTES, CODECS, compressors
 from actlas.store.digest import LEAF_ROWS
-from actlas.store.dtype import FILL, STORED, Array
+from actlas.store.dtype import Array, fill_value, stored_dtype
 from actlas.store.metadata import CHUNK_BYTES, ArrayMetadata, Shape, parse_array
+from actlas.store.spec import ArraySpec
 
 CHUNK_ROWS = 256  # or more, see below
 SHARD_BYTES = 16 << 20
 
 
-def chunk_and_shard(shape: Sequence[int], itemsize: int, codec: str) -> tuple[Shape, Shape]:
-    """Return chunk and shard shape of an array of hidden states.
+def chunk_and_shard(array: ArraySpec, itemsize: int, codec: str) -> tuple[Shape, Shape]:
+    """Return chunk and shard shape of an array.
 
     Parameters
     ----------
-    shape : (n_layers, n_examples, n_features) or (n_examples, n_features)
-        Shape of the array.
+    array : ArraySpec
+        The array.
     itemsize : int
-        Bytes of one number.
+        Bytes of one number, as stored.
     codec : str
         What its chunks are coded with.
 
@@ -38,15 +40,20 @@ def chunk_and_shard(shape: Sequence[int], itemsize: int, codec: str) -> tuple[Sh
         of it: it keeps high and low bytes apart in large blocks only. A shard spans examples up to one superblock, then layers
         until it holds about 16 MiB, so that small tasks do not become thousands of small files.
     """
-    *layers, n_examples, n_features = shape
-    rows = LEAF_ROWS if CODECS[codec] else CHUNK_ROWS  # halved or not, they divide a superblock
-    while rows > 1 and rows * n_features * itemsize > (BLOCK_BYTES if rows > CHUNK_ROWS else CHUNK_BYTES):
+    layers, n_rows, features = (
+        array.shape[: array.row_axis],
+        array.shape[array.row_axis],
+        array.shape[array.row_axis + 1 :],
+    )
+    row_bytes = math.prod(features) * itemsize
+    # Halved or not, they divide a superblock: all of these are powers of two.
+    rows = min(LEAF_ROWS if CODECS[codec] else CHUNK_ROWS, array.superblock_rows)
+    while rows > 1 and rows * row_bytes > (BLOCK_BYTES if rows > CHUNK_ROWS else CHUNK_BYTES):
         rows //= 2
-    rows = min(rows, n_examples)
-    shard_rows = min(LEAF_ROWS, -(-n_examples // rows) * rows)
-    layer_bytes = shard_rows * n_features * itemsize
-    shard_layers = [max(1, min(n, SHARD_BYTES // layer_bytes)) for n in layers]
-    return (*(1 for _ in layers), rows, n_features), (*shard_layers, shard_rows, n_features)
+    rows = min(rows, n_rows)
+    shard_rows = min(array.superblock_rows, -(-n_rows // rows) * rows)
+    shard_layers = [max(1, min(n, SHARD_BYTES // (shard_rows * row_bytes))) for n in layers]
+    return (*(1 for _ in layers), rows, *features), (*shard_layers, shard_rows, *features)
 
 
 class Encoder:
@@ -54,48 +61,44 @@ class Encoder:
 
     Parameters
     ----------
-    shapes : mapping
-        Shapes of the arrays of hidden states.
-    dimensions : mapping
-        Names of their dimensions.
-    dtype, codec : str
-        What they are stored in.
+    arrays : mapping
+        The arrays that are written superblock by superblock, by name.
+    codec : str
+        What their chunks are coded with.
 
     Attributes
     ----------
     metadata : dict
-        How the arrays of hidden states are cut and coded.
+        How these arrays are cut and coded.
     """
 
-    def __init__(
-        self, shapes: Mapping[str, Shape], dimensions: Mapping[str, Sequence[str]], dtype: str, codec: str
-    ) -> None:
+    def __init__(self, arrays: Mapping[str, ArraySpec], codec: str) -> None:
         self._made: dict[str, Any] = {}
         self._store = MemoryStore(self._made)
         self._group = zarr.create_group(self._store, zarr_format=3)
-        itemsize = STORED[dtype].itemsize
         self._arrays: dict[str, zarr.Array[Any]] = {}
         self.metadata: dict[str, ArrayMetadata] = {}
-        for name, shape in shapes.items():
-            chunk, shard = chunk_and_shard(shape, itemsize, codec)
+        for name, array in arrays.items():
+            dtype = stored_dtype(array.dtype)
+            chunk, shard = chunk_and_shard(array, dtype.itemsize, codec)
             self._arrays[name] = self._group.create_array(
                 name,
-                shape=shape,
-                dtype=STORED[dtype],
+                shape=array.shape,
+                dtype=dtype,
                 chunks=chunk,
                 shards=shard,
-                compressors=compressors(codec, itemsize),
-                fill_value=FILL[dtype],
-                dimension_names=list(dimensions[name]),
+                compressors=compressors(codec, dtype.itemsize),
+                fill_value=fill_value(array.dtype),
+                dimension_names=list(array.dimensions),
                 chunk_key_encoding={"name": "default", "separator": "."},
-                attributes={"logical_dtype": dtype},
+                attributes={"logical_dtype": array.dtype},
                 config={"write_empty_chunks": True},
             )
             described = json.loads(self._made[f"{name}/zarr.json"].to_bytes())
             self.metadata[name] = parse_array(described, name)
 
     def encode(self, name: str, index: tuple[Any, ...], bits: Array) -> dict[str, memoryview]:
-        """Encode whole shards of an array of hidden states, and return their files by name."""
+        """Encode whole shards of one of these arrays, and return their files by name."""
         self._arrays[name][index] = bits
         return self._take(lambda key: key.startswith(f"{name}/c."))
 

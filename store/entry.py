@@ -10,11 +10,12 @@ import numpy.typing as npt
 from actlas.store.arrays import StoredArray
 from actlas.store.chunks import ChunkedArray
 from actlas.store.documents import parse_json
-from actlas.store.dtype import LOGICAL, Array, check_dtype
+from actlas.store.dtype import LOGICAL, Array, check_dtype, stored_dtype
 from actlas.store.errors import Corrupt, NotFound
 from actlas.store.identity import EntryIdentity
 from actlas.store.manifest import REMEDY, Manifest, check_sizes, read_checked, read_manifest
 from actlas.store.metadata import parse_array, parse_group
+from actlas.store.spec import OUTPUTS, superblock_rows
 from actlas.store.storage import LocalStorage, Storage
 from actlas.store.task import Task, read_task
 
@@ -84,8 +85,24 @@ class Entry:
 
     @property
     def n_examples(self) -> int:
-        """Number of rows."""
+        """Number of examples."""
+        return self.manifest.n_examples
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows of the hidden states: one an example or, where `is_ragged`, one a token."""
         return int(self.manifest.arrays["hidden_states"]["shape"][1])
+
+    @property
+    def is_ragged(self) -> bool:
+        """Whether every token is a row, as under the position ``all``."""
+        return "offset" in self.manifest.arrays
+
+    @property
+    def superblock_rows(self) -> int:
+        """Rows of one superblock, and of one leaf of an array's digest."""
+        row_bytes = len(self.layers) * self.width * stored_dtype(self.identity.dtype).itemsize
+        return superblock_rows(row_bytes, is_ragged=self.is_ragged)
 
     @property
     def width(self) -> int:
@@ -135,12 +152,12 @@ class Entry:
 
     @cached_property
     def hidden_states(self) -> StoredArray:
-        """Hidden states, (n_layers, n_examples, n_features); indexing reads."""
+        """Hidden states, (n_layers, n_rows, n_features); indexing reads."""
         return StoredArray(self.chunked("hidden_states"))
 
     @cached_property
     def final_norm(self) -> StoredArray:
-        """States after the final norm, (n_examples, n_norm_features).
+        """States after the final norm, (n_rows, n_norm_features).
 
         Raises
         ------
@@ -176,14 +193,67 @@ class Entry:
         return self._small("n_tokens", self.n_examples)
 
     @cached_property
+    def offsets(self) -> npt.NDArray[np.int64]:
+        """Where every token is a row: the row of each example's first token, (n_examples,); see `rows_of`.
+
+        Raises
+        ------
+        NotFound
+            Where an example is a row.
+        """
+        offsets: npt.NDArray[np.int64] = self._small("offset", self.n_examples)
+        if (offsets < 0).any() or (offsets + self.n_tokens > self.n_rows).any():
+            raise Corrupt(f"{self.location}/offset: names rows that are not there; {REMEDY}")
+        return offsets
+
+    def rows_of(self, example: int) -> slice:
+        """Return the rows of one example, given its place in the task: its tokens in their order, or the one row."""
+        if not self.is_ragged:
+            return slice(example, example + 1)
+        first = int(self.offsets[example])
+        return slice(first, first + int(self.n_tokens[example]))
+
+    @cached_property
+    def n_target_tokens(self) -> npt.NDArray[np.int32]:
+        """How many of each example's tokens, its last ones, are the target's, (n_examples,).
+
+        Raises
+        ------
+        NotFound
+            Where the prompts were run alone.
+        """
+        return self._small("n_target_tokens", self.n_examples)
+
+    @property
+    def has_outputs(self) -> bool:
+        """Whether the model's outputs are kept beside its states."""
+        return "log_sum_exp" in self.manifest.arrays
+
+    @cached_property
+    def outputs(self) -> Mapping[str, Array]:
+        """What the model put out at the last token of each prompt, in nats.
+
+        ``top_token`` and ``top_logit`` (n_examples, n_top): the largest logits, the largest first. ``log_sum_exp``
+        (n_examples,) of all logits: the log-probability of a token is its logit minus this. ``entropy`` (n_examples,) of
+        the next token. ``target_nll`` (n_examples,): the summed negative log-likelihood of the target's tokens, each given
+        those before it; NaN where the prompts were run alone.
+
+        Raises
+        ------
+        NotFound
+            Where they are not kept.
+        """
+        return {name: StoredArray(self.chunked(name))[...] for name in OUTPUTS}
+
+    @cached_property
     def nonfinite(self) -> npt.NDArray[np.uint32]:
-        """NaN and infinite values, (n_layers, n_examples)."""
-        return self._small("nonfinite", len(self.layers), self.n_examples)
+        """NaN and infinite values, (n_layers, n_rows)."""
+        return self._small("nonfinite", len(self.layers), self.n_rows)
 
     @cached_property
     def max_abs(self) -> npt.NDArray[np.float32]:
-        """Largest finite magnitude, (n_layers, n_examples)."""
-        return self._small("max_abs", len(self.layers), self.n_examples)
+        """Largest finite magnitude, (n_layers, n_rows)."""
+        return self._small("max_abs", len(self.layers), self.n_rows)
 
     @cached_property
     def mean(self) -> npt.NDArray[np.float64]:
@@ -213,9 +283,9 @@ class Entry:
         except ValueError:
             raise NotFound(f"{self.label}: layer {layer} is not kept; it has {list(self.layers)}") from None
 
-    def read(self, layer: int, examples: slice | npt.NDArray[np.intp] = slice(None)) -> Array:
-        """Return one layer, or some examples of it, as a NumPy array (n, n_features) in the real dtype."""
-        return self.hidden_states[self.layer_index(layer), examples]
+    def read(self, layer: int, rows: slice | npt.NDArray[np.intp] = slice(None)) -> Array:
+        """Return one layer, or some rows of it, as a NumPy array (n, n_features) in the real dtype."""
+        return self.hidden_states[self.layer_index(layer), rows]
 
     def to_xarray(self, chunks: Any = None) -> "xr.Dataset":
         """Return a labelled, lazy Dataset of hidden states and final norm.

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from actlas.store.digest import LEAF_ROWS, bytes_digest, join_leaves, leaf_digests
+from actlas.store.digest import bytes_digest, join_leaves, leaf_digests
 from actlas.store.disk import Disk
 from actlas.store.documents import json_bytes
 from actlas.store.dtype import Array, to_stored
@@ -23,8 +23,6 @@ from actlas.store.statistics import BlockStatistics, block_statistics
 
 _WRITERS = 4  # flushing waits for the disk, not for a core
 
-_DIMENSIONS = {"hidden_states": ("layer", "example", "feature"), "final_norm": ("example", "norm_feature")}
-
 
 class EntryWriter:
     """One entry under construction, made by `StoreWriter.new_entry`.
@@ -32,7 +30,8 @@ class EntryWriter:
     Attributes
     ----------
     n_written : int
-        Examples that are written; not 0 at the start where an interrupted writer left superblocks that are whole.
+        Rows that are written, one an example or one a token; not 0 at the start where an interrupted writer left
+        superblocks that are whole.
     committed : Entry or None
         The entry itself, where it was committed before: nothing is left to be done.
     spec : EntrySpec
@@ -45,23 +44,24 @@ class EntryWriter:
         self._disk, self._root, self.spec, self.committed = disk, root, spec, committed
         self.directory = root / STAGING / spec.identity.key
         self._journal = Journal(disk, self.directory.with_name(f"{spec.identity.key}.journal"))
-        self._encoder = Encoder(spec.shapes, _DIMENSIONS, spec.identity.dtype, spec.codec)
+        self._arrays, self._n_rows, self._step = spec.arrays, spec.n_rows, spec.superblock_rows
+        self._encoder = Encoder(self._arrays, spec.codec)
         self._files: dict[str, dict[str, Any]] = {}
-        self._leaves: dict[str, list[bytes]] = {name: [] for name in spec.shapes}
+        self._leaves: dict[str, list[bytes]] = {name: [] for name in self._arrays}
         self._statistics: list[BlockStatistics] = []
         self.n_written = 0
         if committed is None:
             self._resume()
         else:
-            self.n_written = len(spec.task)
+            self.n_written = self._n_rows
 
     @property
     def n_bytes(self) -> int:
         """Bytes of the files so far."""
         return sum(file["size"] for file in self._files.values())
 
-    def write(self, hidden_states: Array, final_norm: Array | None = None) -> None:
-        """Write the next superblock: the next 2,048 examples in task order, or the rest.
+    def write(self, hidden_states: Array, final_norm: Array | None = None, **outputs: Array) -> None:
+        """Write the next superblock: the next `EntrySpec.superblock_rows` rows, or the rest.
 
         When this returns, a killed process, or a lost power, does not lose it any more.
 
@@ -71,6 +71,8 @@ class EntryWriter:
             In the entry's dtype; nothing is rounded.
         final_norm : (n_rows, n_norm_features), optional
             Where the model has a final norm.
+        **outputs : (n_rows, n_top) or (n_rows,)
+            Where outputs are kept: ``top_token``, ``top_logit``, ``log_sum_exp``, ``entropy`` and ``target_nll``.
 
         Raises
         ------
@@ -80,17 +82,17 @@ class EntryWriter:
             When the disk is full or fails.
         """
         rows = self._next_rows()
-        blocks = {"hidden_states": hidden_states} | ({} if final_norm is None else {"final_norm": final_norm})
+        blocks = {"hidden_states": hidden_states} | ({} if final_norm is None else {"final_norm": final_norm}) | outputs
         if blocks.keys() != self._leaves.keys():
             raise InvalidInput(f"superblock: expected the arrays {list(self._leaves)}, got {list(blocks)}")
         if rows.start == rows.stop:
-            raise InvalidInput(f"superblock: all {self.n_written} examples are written already")
+            raise InvalidInput(f"superblock: all {self.n_written} rows are written already")
         stored = {}
         for name, block in blocks.items():  # all are checked before one is written: a caller may correct and repeat
-            expected = self._block_shape(name, rows)
+            expected = self._arrays[name].block_shape(rows)
             if block.shape != expected:
                 raise InvalidInput(f"superblock of {name}: expected shape {expected}, got {block.shape}")
-            stored[name] = to_stored(block, self.spec.identity.dtype)
+            stored[name] = to_stored(block, self._arrays[name].dtype)
         with ThreadPoolExecutor(_WRITERS, thread_name_prefix="flush") as pool:
             statistics = pool.submit(block_statistics, hidden_states)
             leaves = {name: pool.submit(leaf_digests, bits) for name, bits in stored.items()}
@@ -101,8 +103,8 @@ class EntryWriter:
 
     def finish(self, provenance: Mapping[str, Any]) -> None:
         """Write everything else, the manifest last, and flush it all to the disk."""
-        if self.n_written != len(self.spec.task):
-            raise InvalidInput(f"expected {len(self.spec.task)} examples, got {self.n_written}; write the rest first")
+        if self.n_written != self._n_rows:
+            raise InvalidInput(f"expected {self._n_rows} rows, got {self.n_written}; write the rest first")
         identity = self.spec.identity
         attributes = {"format": FORMAT, "key": identity.key, "names": self.spec.names, "identity": identity.as_json()}
         content = self._content()
@@ -115,11 +117,11 @@ class EntryWriter:
             _settle(pending + self._put_all(rest, pool))
         arrays = {
             name: {
-                "dtype": identity.dtype,
-                "shape": list(self.spec.shapes[name]),
+                "dtype": array.dtype,
+                "shape": list(array.shape),
                 "digest": join_leaves(self._leaves[name]),
             }
-            for name in self._leaves
+            for name, array in self._arrays.items()
         } | {
             name: {"dtype": data.dtype.str, "shape": list(data.shape), "digest": join_leaves(leaf_digests(data))}
             for name, (data, _) in content.items()
@@ -142,11 +144,7 @@ class EntryWriter:
         self._journal.remove()
 
     def _next_rows(self) -> slice:
-        return slice(self.n_written, min(self.n_written + LEAF_ROWS, len(self.spec.task)))
-
-    def _block_shape(self, name: str, rows: slice) -> tuple[int, ...]:
-        *leading, _, width = self.spec.shapes[name]
-        return (*leading, rows.stop - rows.start, width)
+        return slice(self.n_written, min(self.n_written + self._step, self._n_rows))
 
     def _write_shards(self, stored: Mapping[str, Array], rows: slice, pool: ThreadPoolExecutor) -> None:
         """Encode shard after shard, and write each while the next is encoded."""
@@ -161,10 +159,11 @@ class EntryWriter:
         self._disk.sync_all([self.directory, *(self.directory / name for name in stored)])
 
     def _shards(self, name: str, rows: slice) -> list[tuple[Any, ...]]:
-        shape, step = self.spec.shapes[name], self._encoder.metadata[name].file_shape[0]
-        if len(shape) == 2:
+        array, step = self._arrays[name], self._encoder.metadata[name].file_shape[0]
+        if array.row_axis == 0:
             return [(rows,)]
-        return [(slice(first, min(first + step, shape[0])), rows) for first in range(0, shape[0], step)]
+        n_layers = array.shape[0]
+        return [(slice(first, min(first + step, n_layers)), rows) for first in range(0, n_layers, step)]
 
     def _put_all(self, files: Mapping[str, memoryview], pool: ThreadPoolExecutor) -> list[Future[None]]:
         for directory in sorted({(self.directory / name).parent for name in files}):
@@ -205,6 +204,12 @@ class EntryWriter:
             "example_id": (_digest_rows(spec.task.example_ids), ("example", "digest_byte")),
             "token_digest": (_digest_rows(spec.token_digests), ("example", "digest_byte")),
             "n_tokens": (np.array(spec.n_tokens, "<i4"), ("example",)),
+            **({} if spec.offsets is None else {"offset": (np.array(spec.offsets, "<i8"), ("example",))}),
+            **(
+                {}
+                if spec.n_target_tokens is None
+                else {"n_target_tokens": (np.array(spec.n_target_tokens, "<i4"), ("example",))}
+            ),
         }
 
     def _summary(self) -> dict[str, tuple[Array, tuple[str, ...]]]:
@@ -212,9 +217,10 @@ class EntryWriter:
         nonfinite = np.concatenate([block.nonfinite for block in self._statistics], axis=1)
         finite_rows = (nonfinite == 0).sum(axis=1)[:, None]
         total = np.sum([block.total for block in self._statistics], axis=0)
+        of_row = self._arrays["hidden_states"].dimensions[:2]
         return {
-            "nonfinite": (nonfinite, ("layer", "example")),
-            "max_abs": (np.concatenate([block.max_abs for block in self._statistics], axis=1), ("layer", "example")),
+            "nonfinite": (nonfinite, of_row),
+            "max_abs": (np.concatenate([block.max_abs for block in self._statistics], axis=1), of_row),
             "mean": (
                 np.divide(total, finite_rows, where=finite_rows > 0, out=np.full_like(total, np.nan)),
                 ("layer", "feature"),

@@ -3,8 +3,8 @@
 import dataclasses
 from collections.abc import Iterator, Sequence
 
-from actlas.store.digest import LEAF_ROWS, join_leaves, leaf_digests
-from actlas.store.dtype import to_stored
+from actlas.store.digest import join_leaves, leaf_digests
+from actlas.store.dtype import Array, to_stored
 from actlas.store.entry import Entry
 from actlas.store.errors import Corrupt, Mismatch
 from actlas.store.identity import EntryIdentity, entry_id
@@ -37,6 +37,9 @@ def copy_excerpt(source: Store, entry: Entry, layers: Sequence[int], writer: Sto
         identity=identity,
         token_digests=entry.token_digests,
         n_tokens=entry.n_tokens.tolist(),
+        offsets=entry.offsets.tolist() if entry.is_ragged else None,
+        n_target_tokens=entry.n_target_tokens.tolist() if "n_target_tokens" in entry.manifest.arrays else None,
+        n_top=entry.outputs["top_token"].shape[1] if entry.has_outputs else None,
         maker={"copied_from": entry.id},
     )
     _check_files(source, entry, layers)
@@ -45,10 +48,11 @@ def copy_excerpt(source: Store, entry: Entry, layers: Sequence[int], writer: Sto
     write_labels(writer.disk, writer.root, place, labels)
     with writer.new_entry(spec) as staged:
         if staged.committed is not None:
-            return _check_id(staged.committed, entry, identity), False
-        for rows in _superblocks(entry, staged.n_written):
+            return _check_id(staged.committed, entry, identity, spec.superblock_rows), False
+        for rows in _superblocks(entry, spec.superblock_rows, staged.n_written):
             norm = entry.final_norm[rows] if entry.has_final_norm else None
-            staged.write(entry.hidden_states[_places(entry, layers), rows], norm)
+            outputs = {name: data[rows] for name, data in entry.outputs.items()} if entry.has_outputs else {}
+            staged.write(entry.hidden_states[_places(entry, layers), rows], norm, **outputs)
         provenance = dict(entry.provenance) | {"copied_from": {"location": entry.location, "id": entry.id}}
         return writer.commit(staged, provenance, source.labels(entry.model)).id, True
 
@@ -57,9 +61,9 @@ def _places(entry: Entry, layers: Sequence[int]) -> list[int]:
     return [entry.layer_index(layer) for layer in layers]
 
 
-def _superblocks(entry: Entry, start: int = 0) -> Iterator[slice]:
-    for first in range(start, entry.n_examples, LEAF_ROWS):
-        yield slice(first, min(first + LEAF_ROWS, entry.n_examples))
+def _superblocks(entry: Entry, n_rows: int, start: int = 0) -> Iterator[slice]:
+    for first in range(start, entry.n_rows, n_rows):
+        yield slice(first, min(first + n_rows, entry.n_rows))
 
 
 def _check_files(source: Store, entry: Entry, layers: Sequence[int]) -> None:
@@ -74,20 +78,23 @@ def _check_files(source: Store, entry: Entry, layers: Sequence[int]) -> None:
             raise Corrupt(f"{entry.location}/{name}: its bytes are not those that were written; {REMEDY}")
 
 
-def _check_id(there: Entry, entry: Entry, identity: EntryIdentity) -> str:
+def _check_id(there: Entry, entry: Entry, identity: EntryIdentity, superblock_rows: int) -> str:
     """Return the id of an excerpt that is there, when it is the one that this entry gives."""
-    leaves = [
-        leaf
-        for rows in _superblocks(entry)
-        for place in _places(entry, identity.layers)
-        for leaf in leaf_digests(to_stored(entry.hidden_states[[place], rows], identity.dtype))
-    ]
-    described = {
-        "dtype": identity.dtype,
-        "shape": [len(identity.layers), entry.n_examples, entry.width],
-        "digest": join_leaves(leaves),
+    parts: dict[str, Iterator[Array]] = {
+        "hidden_states": (
+            entry.hidden_states[[place], rows]
+            for rows in _superblocks(entry, superblock_rows)
+            for place in _places(entry, identity.layers)
+        )
     }
-    expected = entry_id(identity, entry.manifest.arrays | {"hidden_states": described})
+    if entry.is_ragged and entry.has_final_norm:  # fewer layers make larger superblocks, and so other leaves
+        parts["final_norm"] = (entry.final_norm[rows] for rows in _superblocks(entry, superblock_rows))
+    arrays = dict(entry.manifest.arrays)
+    for name, blocks in parts.items():
+        leaves = [leaf for block in blocks for leaf in leaf_digests(to_stored(block, identity.dtype))]
+        arrays[name] = arrays[name] | {"digest": join_leaves(leaves)}
+    arrays["hidden_states"] |= {"shape": [len(identity.layers), entry.n_rows, entry.width]}
+    expected = entry_id(identity, arrays)
     if there.id != expected:
         raise Mismatch(
             f"{there.location}: holds other values under this key: expected id {expected[:12]}, got {there.id[:12]}; "

@@ -14,13 +14,13 @@ import zarr
 from zarr.errors import ZarrUserWarning
 
 from actlas.store.codec import CODEC
-from actlas.store.digest import LEAF_ROWS
 from actlas.store.disk import Disk
 from actlas.store.dtype import Array
 from actlas.store.encoder import chunk_and_shard
 from actlas.store.entry import Entry
+from actlas.store.spec import ArraySpec
 
-_SAFETENSORS = {"bfloat16": "BF16", "float16": "F16", "float32": "F32", "int32": "I32", "uint8": "U8"}
+_SAFETENSORS = {"bfloat16": "BF16", "float16": "F16", "float32": "F32", "int32": "I32", "int64": "I64", "uint8": "U8"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,13 +51,23 @@ class Excerpt:
 
     def shape(self, layer: int | None) -> tuple[int, int]:
         """Return the shape of a layer, or of the final norm."""
-        return self.entry.n_examples, self.entry.final_norm.shape[1] if layer is None else self.entry.width
+        return self.entry.n_rows, self.entry.final_norm.shape[1] if layer is None else self.entry.width
+
+    @property
+    def row(self) -> str:
+        """What a row is."""
+        return "token" if self.entry.is_ragged else "example"
+
+    def examples(self) -> dict[str, Array]:
+        """Return what is known of each example, by name: its number of tokens and, where tokens are rows, its first row."""
+        offsets = {"offset": self.entry.offsets} if self.entry.is_ragged else {}
+        return {"n_tokens": self.entry.n_tokens, **offsets}
 
     def blocks(self, layer: int | None) -> Iterator[tuple[slice, Array]]:
         """Return rows and values of the superblocks of a layer, or of the final norm, in the real dtype."""
-        n_examples = self.entry.n_examples
-        for start in range(0, n_examples, LEAF_ROWS):
-            rows = slice(start, min(start + LEAF_ROWS, n_examples))
+        n_rows, step = self.entry.n_rows, self.entry.superblock_rows
+        for start in range(0, n_rows, step):
+            rows = slice(start, min(start + step, n_rows))
             yield rows, self.entry.final_norm[rows] if layer is None else self.entry.read(layer, rows)
 
 
@@ -88,15 +98,15 @@ def _write_npy(excerpt: Excerpt, place: Path, disk: Disk) -> None:
         disk.write(place / f"{name}.npy", header.getbuffer())
         for _, block in excerpt.blocks(layer):
             disk.append(place / f"{name}.npy", _bytes(block.astype(dtype, copy=False)))
-    examples = enumerate(zip(entry.example_ids, entry.n_tokens.tolist(), strict=True))
-    lines = [f"{row},{example},{n_tokens}" for row, (example, n_tokens) in examples]
-    disk.write(place / "examples.csv", "\n".join(["row,example_id,n_tokens", *lines, ""]).encode())
+    known = {"example_id": entry.example_ids} | {name: data.tolist() for name, data in excerpt.examples().items()}
+    lines = [",".join(map(str, (row, *values))) for row, values in enumerate(zip(*known.values(), strict=True))]
+    disk.write(place / "examples.csv", "\n".join([",".join(["row", *known]), *lines, ""]).encode())
 
 
 def _write_safetensors(excerpt: Excerpt, place: Path, disk: Disk) -> None:
     """Write a file with one tensor a layer in the real dtype, and the examples' ids and lengths."""
     entry, names = excerpt.entry, excerpt.names("hidden_states.{}")
-    examples = {"n_tokens": entry.n_tokens, "example_id": _id_bytes(entry)}
+    examples = {**excerpt.examples(), "example_id": _id_bytes(entry)}
     described = {name: (entry.dtype, excerpt.shape(layer)) for name, layer in names.items()} | {
         name: (data.dtype, data.shape) for name, data in examples.items()
     }
@@ -124,19 +134,19 @@ def _safetensors_header(described: dict[str, tuple[np.dtype[Any], tuple[int, ...
 def _write_zarr(excerpt: Excerpt, place: Path, _: Disk) -> None:
     """Write a Zarr group that xarray opens as a Dataset with the coordinates layer, example and n_tokens."""
     entry = excerpt.entry
-    group = zarr.create_group(place, zarr_format=3, attributes={"coordinates": "n_tokens"})
-    states = _new_array(group, excerpt, "hidden_states", ("layer", "example", "feature"))
+    group = zarr.create_group(place, zarr_format=3, attributes={"coordinates": " ".join(excerpt.examples())})
+    states = _new_array(group, excerpt, "hidden_states", ("layer", excerpt.row, "feature"))
     for index, layer in enumerate(excerpt.layers):
         for rows, block in excerpt.blocks(layer):
             states[index, rows] = block.astype(states.dtype, copy=False)
     if entry.has_final_norm:
-        norm = _new_array(group, excerpt, "final_norm", ("example", "norm_feature"))
+        norm = _new_array(group, excerpt, "final_norm", (excerpt.row, "norm_feature"))
         for rows, block in excerpt.blocks(None):
             norm[rows] = block.astype(norm.dtype, copy=False)
     coordinates: dict[str, tuple[str, Array]] = {
         "layer": ("layer", np.array(excerpt.layers, "<i4")),
         "example": ("example", np.array(entry.example_ids, np.dtypes.StringDType())),
-        "n_tokens": ("example", entry.n_tokens),
+        **{name: ("example", data) for name, data in excerpt.examples().items()},
     }
     for name, (dimension, data) in coordinates.items():
         kind = "string" if name == "example" else data.dtype
@@ -150,11 +160,14 @@ def _write_zarr(excerpt: Excerpt, place: Path, _: Disk) -> None:
 def _new_array(group: zarr.Group, excerpt: Excerpt, name: str, dimensions: tuple[str, ...]) -> Any:
     dtype = excerpt.portable_dtype
     shape = (len(excerpt.layers), *excerpt.shape(excerpt.layers[0])) if len(dimensions) == 3 else excerpt.shape(None)
+    described = ArraySpec(
+        shape=shape, dtype=dtype.name, dimensions=dimensions, superblock_rows=excerpt.entry.superblock_rows
+    )
     return group.create_array(
         name,
         shape=shape,
         dtype=dtype,
-        chunks=chunk_and_shard(shape, dtype.itemsize, CODEC)[0],
+        chunks=chunk_and_shard(described, dtype.itemsize, CODEC)[0],
         dimension_names=list(dimensions),
         fill_value=float("nan"),
         config={"write_empty_chunks": True},

@@ -25,6 +25,8 @@ class EntryIdentity:
         The layers kept, ascending.
     dtype : str
         What the model computed in.
+    outputs : bool
+        Whether the model's outputs are kept beside its states.
     """
 
     model_digest: str
@@ -35,6 +37,7 @@ class EntryIdentity:
     position: str
     layers: tuple[int, ...]
     dtype: str
+    outputs: bool = False
 
     @property
     def key(self) -> str:
@@ -43,7 +46,10 @@ class EntryIdentity:
 
     def as_json(self) -> dict[str, Any]:
         """Return the identity as a JSON value."""
-        return asdict(self) | {"layers": list(self.layers)}
+        identity = asdict(self) | {"layers": list(self.layers)}
+        if not self.outputs:  # as in entries that were written before there were any
+            del identity["outputs"]
+        return identity
 
 
 def entry_id(identity: EntryIdentity, arrays: dict[str, dict[str, Any]]) -> str:

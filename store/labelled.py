@@ -34,14 +34,18 @@ def to_dataset(entry: "Entry", chunks: Any) -> xr.Dataset:
         data = indexing.LazilyIndexedArray(_LazyArray(array))
         return xr.Variable(dimensions, data, encoding={"preferred_chunks": preferred})
 
-    variables = {"hidden_states": variable(("layer", "example", "feature"), entry.hidden_states)}
+    row = "token" if entry.is_ragged else "example"
+    variables = {"hidden_states": variable(("layer", row, "feature"), entry.hidden_states)}
     if entry.has_final_norm:
-        variables["final_norm"] = variable(("example", "norm_feature"), entry.final_norm)
+        variables["final_norm"] = variable((row, "norm_feature"), entry.final_norm)
+    if entry.has_outputs:
+        outputs = {name: (("example", "rank")[: data.ndim], data) for name, data in entry.outputs.items()}
+        variables |= {name: xr.Variable(dimensions, data) for name, (dimensions, data) in outputs.items()}
     coordinates = {
         "layer": ("layer", np.array(entry.layers)),
         "example": ("example", np.array(entry.example_ids)),
         "n_tokens": ("example", entry.n_tokens),
-    }
+    } | ({"offset": ("example", entry.offsets)} if entry.is_ragged else {})
     attributes = {"model": entry.model, "task": entry.task, "id": entry.id} | {
         "rendering": entry.rendering,
         "position": entry.position,
@@ -53,5 +57,5 @@ def to_dataset(entry: "Entry", chunks: Any) -> xr.Dataset:
 def _stored_chunks(dataset: xr.Dataset) -> dict[Any, Any]:
     merged: dict[Any, Any] = {}
     for variable in dataset.data_vars.values():
-        merged |= variable.encoding["preferred_chunks"]
+        merged |= variable.encoding.get("preferred_chunks", {})
     return merged

@@ -18,7 +18,11 @@ from actlas.store.storage import LocalStorage, Storage, wrong_size
 
 _MANIFEST_BYTES = 16 << 20
 _FILE_NAME = re.compile(r"(?:[a-z_]+/)?[a-z_][a-z0-9_.]*")
-_ARRAYS = {"hidden_states": 3, "final_norm": 2, "example_id": 2, "token_digest": 2, "n_tokens": 1}
+_ARRAYS = {
+    "hidden_states": 3,
+    **dict.fromkeys(("final_norm", "example_id", "token_digest", "top_token", "top_logit"), 2),
+    **dict.fromkeys(("n_tokens", "offset", "n_target_tokens", "log_sum_exp", "entropy", "target_nll"), 1),
+}
 
 REMEDY = "restore it from a copy, or `act rm` the entry and ingest it again"
 
@@ -48,6 +52,11 @@ class Manifest:
     def id(self) -> str:
         """The digest of the content."""
         return entry_id(self.identity, self.arrays)
+
+    @property
+    def n_examples(self) -> int:
+        """Number of examples."""
+        return int(self.arrays["example_id"]["shape"][0])
 
     @property
     def n_bytes(self) -> int:

@@ -16,7 +16,7 @@ _SHARD_CHUNKS = 1 << 16
 
 _DTYPES = {
     name: np.dtype(name).newbyteorder("<")
-    for name in ("uint8", "uint16", "uint32", "int32", "float16", "float32", "float64")
+    for name in ("uint8", "uint16", "uint32", "int32", "int64", "float16", "float32", "float64")
 }
 _BYTES = ({"name": "bytes"}, {"name": "bytes", "configuration": {"endian": "little"}})
 _CRC32C = ({"name": "crc32c"}, {"name": "crc32c", "configuration": {}})

@@ -2,17 +2,18 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from actlas.store.chunks import ChunkedArray
-from actlas.store.digest import LEAF_ROWS, file_digest, leaf_digests
+from actlas.store.digest import file_digest, leaf_digests
 from actlas.store.dtype import LOGICAL
 from actlas.store.errors import ActError, Mismatch
 from actlas.store.journal import Leaves
 from actlas.store.metadata import ArrayMetadata
 from actlas.store.selection import select
-from actlas.store.spec import EntrySpec
+from actlas.store.spec import ArraySpec, EntrySpec
 from actlas.store.statistics import BlockStatistics, block_statistics, stack_layers
 from actlas.store.storage import LocalStorage
 
@@ -41,8 +42,9 @@ def find_superblocks(
 ) -> list[StagedSuperblock]:
     """Return the superblocks in staging that are whole, up to the first that is not."""
     found: list[StagedSuperblock] = []
+    step = spec.superblock_rows
     for number, leaves in enumerate(journal):
-        rows = slice(number * LEAF_ROWS, min((number + 1) * LEAF_ROWS, len(spec.task)))
+        rows = slice(number * step, min((number + 1) * step, spec.n_rows))
         try:
             found.append(_read_again(root, directory, spec, metadata, rows, leaves))
         except (ActError, OSError, KeyError, ValueError):
@@ -55,13 +57,13 @@ def _read_again(
 ) -> StagedSuperblock:
     files: dict[str, dict[str, Any]] = {}
     layers: list[BlockStatistics] = []
-    for name in spec.shapes:
-        described = _describe(directory / name, metadata[name], rows.start // LEAF_ROWS)
+    for name, array_spec in spec.arrays.items():
+        described = _describe(directory / name, metadata[name], array_spec.row_axis, rows.start // spec.superblock_rows)
         files |= {f"{name}/{file}": description for file, description in described.items()}
         sizes = {file: description["size"] for file, description in described.items()}
         place = (directory / name).relative_to(root).as_posix()
         array = ChunkedArray(LocalStorage(root), place, metadata[name], sizes)
-        for selection, leaf in zip(_leaf_selections(spec.shapes[name], rows), leaves[name], strict=True):
+        for selection, leaf in zip(_leaf_selections(array_spec, rows), leaves[name], strict=True):
             bits = array.read(select(selection, metadata[name].shape))
             if leaf_digests(bits) != [leaf]:
                 raise Mismatch(f"{array.where('')}: not the superblock of the journal")
@@ -70,16 +72,15 @@ def _read_again(
     return StagedSuperblock(leaves=leaves, statistics=stack_layers(layers), files=files)
 
 
-def _leaf_selections(shape: tuple[int, ...], rows: slice) -> Iterator[tuple[Any, ...]]:
-    if len(shape) == 2:
+def _leaf_selections(array: ArraySpec, rows: slice) -> Iterator[tuple[Any, ...]]:
+    if array.row_axis == 0:
         yield (rows,)
     else:
-        yield from ((slice(layer, layer + 1), rows) for layer in range(shape[0]))
+        yield from ((slice(layer, layer + 1), rows) for layer in range(array.shape[0]))
 
 
-def _describe(directory: Path, metadata: ArrayMetadata, superblock: int) -> dict[str, dict[str, Any]]:
-    places = (
-        [(superblock, 0)] if len(metadata.grid) == 2 else [(layer, superblock, 0) for layer in range(metadata.grid[0])]
-    )
-    paths = [directory / metadata.file_name(place) for place in places]
+def _describe(directory: Path, metadata: ArrayMetadata, row_axis: int, superblock: int) -> dict[str, dict[str, Any]]:
+    axes = [range(length) for length in metadata.grid]
+    axes[row_axis] = range(superblock, superblock + 1)
+    paths = [directory / metadata.file_name(place) for place in product(*axes)]
     return {path.name: {"size": path.stat().st_size, "xxh3_128": file_digest(path)} for path in paths}

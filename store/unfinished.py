@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Literal
 
-from actlas.store.digest import LEAF_ROWS
 from actlas.store.disk import Disk
 from actlas.store.journal import Journal
 from actlas.store.layout import STAGING
@@ -11,10 +10,9 @@ from actlas.store.lock import is_locked
 
 
 def find_unfinished(root: Path, key: str) -> tuple[Literal["running", "interrupted"] | None, int]:
-    """Return whether an entry is being written or was interrupted, and how many examples its journal counts.
+    """Return whether an entry is being written or was interrupted, and how many superblocks its journal counts.
 
-    The last superblock of an entry counts in full, so the number may exceed the entry's examples. Whether a writer can
-    go on from them is known only when it has read them again.
+    Whether a writer can go on from them is known only when it has read them again.
 
     Parameters
     ----------
@@ -28,4 +26,4 @@ def find_unfinished(root: Path, key: str) -> tuple[Literal["running", "interrupt
     journal = staging / f"{key}.journal"
     if not (running or journal.exists() or (staging / key).exists()):
         return None, 0
-    return "running" if running else "interrupted", LEAF_ROWS * Journal(Disk(), journal).count()
+    return "running" if running else "interrupted", Journal(Disk(), journal).count()

@@ -21,6 +21,7 @@ from actlas.ingest.families import CAUSAL
 from actlas.ingest.jobs import Job
 from actlas.ingest.passes import run_pass
 from actlas.ingest.plan import Plan, make_plan
+from actlas.ingest.positions import whole_prompts
 from actlas.ingest.progress import Progress
 from actlas.ingest.tokenizing import TokenizedTask
 from actlas.store import BATCH_TOKENS, EntryIdentity, EntrySpec, Model, ModelIdentity, create_store, make_task
@@ -64,7 +65,7 @@ def job_of(token_ids: list[list[int]], model: LlamaForCausalLM, dtype: str) -> t
     """Return what an ingest would make of these prompts."""
     digests = [hashlib.sha256(repr(ids).encode()).hexdigest()[:32] for ids in token_ids]
     task = make_task("bench", [{"prompt": digest, "target": ""} for digest in digests])
-    tokenized = TokenizedTask(token_ids=token_ids, digests=digests, n_truncated=0)
+    tokenized = TokenizedTask(token_ids=token_ids, parts=whole_prompts(token_ids), digests=digests, n_truncated=0)
     plan, depth = make_plan(tokenized.lengths, BATCH_TOKENS), model.config.num_hidden_layers
     own = Model(
         name="bench", identity=ModelIdentity(base_digest="0" * 64), base="random", revision=None, adapter=None,
@@ -110,7 +111,7 @@ def whole(model: LlamaForCausalLM, spec: EntrySpec, job: Job, root: Path) -> flo
     """Return the seconds of a pass of an ingest: forward, capture, copy, encode, write, commit."""
     writer, capture = create_store(root), Capture(model, spec.identity.layers)
     start = time.perf_counter()
-    run_pass(writer, [spec], job, capture, Progress(), lambda _timing, _sample: {}, {})
+    run_pass(writer, [spec], [job], capture, Progress(), lambda _timing, _sample: {}, {})
     seconds = time.perf_counter() - start
     unlock(root)
     shutil.rmtree(root)

@@ -128,7 +128,7 @@ def small_commit(root: Path) -> dict[str, float]:
 
 def encoding_seconds(states: Array, spec: EntrySpec) -> float:
     """Return how long Zarr takes to encode the states in memory."""
-    encoder = Encoder(spec.shapes, {"hidden_states": ("a", "b", "c")}, spec.identity.dtype, spec.codec)
+    encoder = Encoder(spec.arrays, spec.codec)
     whole = (slice(0, states.shape[0]), slice(0, states.shape[1]))
     return seconds(lambda: encoder.encode("hidden_states", whole, states.view(np.uint16)))
 

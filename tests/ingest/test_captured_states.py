@@ -130,9 +130,9 @@ def test_a_model_of_one_prompt_of_one_token_can_be_ingested(llama, root):
 
 
 def test_probes_reach_from_the_shortest_prompt_to_the_median():
-    token_ids = [[0] * length for length in (9, 3, 5, 1, 7, 100, 4)]
-    assert [len(ids) for ids in choose_probes(token_ids)] == [1, 3, 4, 5]
-    assert choose_probes([[1, 2]]) == [[1, 2]]
+    lengths = (9, 3, 5, 1, 7, 100, 4)
+    assert [lengths[row] for row in choose_probes(lengths)] == [1, 3, 4, 5]
+    assert choose_probes([2]) == [0]
 
 
 def test_blocks_are_found_by_depth_and_class_or_refused(llama):
@@ -203,10 +203,10 @@ def test_a_model_that_reports_no_states_is_refused(llama):
 
 def test_blocks_that_return_tuples_are_read_as_such(llama):
     model = conforming(llama)
-    states, _ = Capture(model, [1])(PROBES)
+    states = Capture(model, [1])(PROBES).hidden
     model.model.layers[0].register_forward_hook(lambda _m, _a, output: (output, None))
     model.model.layers[1].register_forward_pre_hook(lambda _m, args: (args[0][0], *args[1:]))
-    again, _ = Capture(model, [1])(PROBES)
+    again = Capture(model, [1])(PROBES).hidden
     assert torch.equal(states, again)
 
 

@@ -280,11 +280,11 @@ def test_an_error_while_writing_stops_the_run_and_the_next_goes_on_from_there(fa
     task = make_task("long", [{"prompt": "a", "target": str(n)} for n in range(2100)])
     calls, write = [], EntryWriter.write
 
-    def full_disk(self, *blocks):
+    def full_disk(self, **blocks):
         calls.append(len(calls))
         if calls[-1] == failing:
             raise OSError(errno.ENOSPC, "No space left on device")
-        write(self, *blocks)
+        write(self, **blocks)
 
     create_store(root)
     monkeypatch.setattr(EntryWriter, "write", full_disk)
@@ -301,11 +301,11 @@ def test_an_error_while_writing_stops_the_run_and_the_next_goes_on_from_there(fa
 def test_an_error_in_the_second_entry_leaves_the_first(llama, root, tasks, monkeypatch):
     calls, run = [], Capture.__call__
 
-    def fails(self, token_ids):
+    def fails(self, token_ids, *parts):
         calls.append(len(token_ids))
         if calls.count(5) == 1:  # the batch of the second task
             raise RuntimeError("out of memory")
-        return run(self, token_ids)
+        return run(self, token_ids, *parts)
 
     monkeypatch.setattr(Capture, "__call__", fails)
     with pytest.raises(RuntimeError, match="out of memory"):

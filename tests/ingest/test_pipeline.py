@@ -11,7 +11,7 @@ import torch
 from actlas.analyze import compare_table
 from actlas.ingest import Checkpoint, Options, ingest
 from actlas.ingest.capture import Capture
-from actlas.ingest.pipeline import Pipeline, to_numpy
+from actlas.ingest.pipeline import Lane, Pipeline, to_numpy
 from actlas.store import EntryWriter, InvalidInput, MemoryBudget, create_store, make_task, open_store
 from tests.ingest.checkpoints import tiny_task
 
@@ -22,33 +22,35 @@ def nothing(_stage: str, _seconds: float) -> None:
     """Take no notice of waiting."""
 
 
-def fill(pipeline: Pipeline, number: int, written: list[list[int]]) -> None:
+def fill(lane: Lane, number: int, written: list[list[int]]) -> None:
     """Send one superblock of five batches through."""
-    pipeline.begin()
+    lane.begin()
     block: list[int] = []
     for batch in range(5):
         tensor = torch.tensor([10 * number + batch])
-        pipeline.copy([tensor], lambda arrays, block=block: block.append(int(arrays[0][0])))
-    pipeline.write(lambda: written.append(block))
+        lane.copy([tensor], lambda arrays, block=block: block.append(int(arrays[0][0])))
+    lane.write(lambda: written.append(block))
 
 
 def test_superblocks_are_written_whole_and_in_order():
     written: list[list[int]] = []
     with Pipeline(CPU, nothing) as pipeline:
+        lane = pipeline.lane()
         for number in range(7):
-            fill(pipeline, number, written)
+            fill(lane, number, written)
     assert written == [[10 * number + batch for batch in range(5)] for number in range(7)]
 
 
 def test_at_most_two_superblocks_are_in_memory_and_the_wait_is_told():
     open_gate, waits, begun = threading.Event(), [], []
     with Pipeline(CPU, lambda stage, seconds: waits.append((stage, seconds))) as pipeline:
+        lane = pipeline.lane()
 
         def run() -> None:
             for number in range(4):
-                pipeline.begin()
+                lane.begin()
                 begun.append(number)
-                pipeline.write(open_gate.wait)
+                lane.write(open_gate.wait)
 
         thread = threading.Thread(target=run)
         thread.start()
@@ -70,10 +72,11 @@ def test_the_first_error_stops_everything_and_names_its_stage(stage: str):
 
     def run() -> None:
         with Pipeline(CPU, nothing) as pipeline:
+            lane = pipeline.lane()
             for _ in range(1000):
-                pipeline.begin()
-                pipeline.copy([torch.zeros(1)], fails if stage.startswith("copy") else lambda _: None)
-                pipeline.write(fails if stage.startswith("enc") else lambda: written.append(1))
+                lane.begin()
+                lane.copy([torch.zeros(1)], fails if stage.startswith("copy") else lambda _: None)
+                lane.write(fails if stage.startswith("enc") else lambda: written.append(1))
                 time.sleep(0.001)
             raise AssertionError("the forward pass went on")
 
@@ -88,8 +91,9 @@ def test_an_error_of_the_model_leaves_no_thread_behind():
 
     def run() -> None:
         with Pipeline(CPU, nothing) as pipeline:
-            fill(pipeline, 0, written)
-            fill(pipeline, 1, written)
+            lane = pipeline.lane()
+            fill(lane, 0, written)
+            fill(lane, 1, written)
             raise RuntimeError("CUDA out of memory")
 
     for _ in range(50):
@@ -105,10 +109,10 @@ def test_a_batch_that_does_not_fit_stops_the_ingest_and_a_smaller_budget_is_anot
     create_store(root, batch_tokens=2000)
     real = Capture.__call__
 
-    def small_device(capture: Capture, token_ids: list[list[int]]) -> object:
+    def small_device(capture: Capture, token_ids: list[list[int]], *parts: object) -> object:
         if len(token_ids) * max(map(len, token_ids)) > 240:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(capture, token_ids)
+        return real(capture, token_ids, *parts)
 
     monkeypatch.setattr(Capture, "__call__", small_device)
     with pytest.raises(
@@ -137,11 +141,11 @@ def test_an_ingest_whose_disk_fills_names_the_stage_and_goes_on_afterwards(
     create_store(root, batch_tokens=4096)
     real, written = EntryWriter.write, []
 
-    def fills(writer: EntryWriter, *blocks: object) -> None:
+    def fills(writer: EntryWriter, **blocks: object) -> None:
         if written:
             raise OSError(28, "No space left on device")
         written.append(1)
-        real(writer, *blocks)  # type: ignore[arg-type]
+        real(writer, **blocks)  # type: ignore[arg-type]
 
     monkeypatch.setattr(EntryWriter, "write", fills)
     checkpoint = [Checkpoint(base=str(llama))]

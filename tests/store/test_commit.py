@@ -80,7 +80,7 @@ def test_an_unfinished_entry_is_not_committed(store: StoreWriter):
     hidden_states, final_norm = tiny_values(spec)
     with store.new_entry(spec) as writer:
         writer.write(hidden_states[:, :2048], final_norm[:2048])
-        with pytest.raises(InvalidInput, match="expected 2049 examples, got 2048; write the rest first"):
+        with pytest.raises(InvalidInput, match="expected 2049 rows, got 2048; write the rest first"):
             store.commit(writer, {})
     assert_empty_and_clean(store)
 
@@ -100,7 +100,7 @@ def test_a_wrong_superblock_is_refused_and_may_be_corrected(store: StoreWriter, 
             with pytest.raises(InvalidInput, match=message):
                 writer.write(*blocks)
         writer.write(hidden_states, final_norm)
-        with pytest.raises(InvalidInput, match="all 5 examples are written already"):
+        with pytest.raises(InvalidInput, match="all 5 rows are written already"):
             writer.write(hidden_states[:, :0], final_norm[:0])
         corrected = store.commit(writer, {})
     assert corrected.id == write_tiny(create_store(tmp_path / "right.act"), spec).id
