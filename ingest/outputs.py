@@ -62,7 +62,7 @@ class Outputs:
         """
         rows = torch.arange(len(parts), device=final.device)
         ends = torch.tensor([one.n_prompt - 1 for one in parts], device=final.device)
-        found = [self._distributions(states) for states in final[rows, ends].split(_ROWS)]
+        found = [self._distributions(states) for states in torch.split(final[rows, ends], _ROWS)]
         outputs = {name: torch.cat([one[name] for one in found]) for name in found[0]}
         return outputs | {"target_nll": self._target_nll(final, token_ids, parts)}
 
@@ -97,9 +97,9 @@ class Outputs:
         rows, before, targets = torch.tensor(places, device=final.device).unbind(dim=1)
         surprise = [
             torch.nn.functional.cross_entropy(self.logits(states), wanted, reduction="none")
-            for states, wanted in zip(final[rows, before].split(_ROWS), targets.split(_ROWS), strict=True)
+            for states, wanted in zip(torch.split(final[rows, before], _ROWS), torch.split(targets, _ROWS), strict=True)
         ]
-        return torch.stack([part.sum() for part in torch.cat(surprise).split(n_targets)])
+        return torch.stack([part.sum() for part in torch.split(torch.cat(surprise), n_targets)])
 
 
 def check_outputs(model: PreTrainedModel, outputs: Outputs, inputs: Mapping[str, Any], ends: Sequence[int]) -> None:
