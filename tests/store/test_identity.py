@@ -52,6 +52,7 @@ def test_leaf_digests_do_not_see_byte_order_or_memory_layout():
         ("position", "mean"),
         ("layers", (0,)),
         ("dtype", "float16"),
+        ("outputs", True),
     ],
 )
 def test_the_key_depends_on_every_field(field: str, value: object):
@@ -59,7 +60,9 @@ def test_the_key_depends_on_every_field(field: str, value: object):
 
 
 def test_the_key_is_the_digest_of_format_and_identity():
-    assert {field.name for field in dataclasses.fields(IDENTITY)} == set(IDENTITY.as_json())
+    with_outputs = dataclasses.replace(IDENTITY, outputs=True)
+    assert {field.name for field in dataclasses.fields(IDENTITY)} == set(with_outputs.as_json())
+    assert with_outputs.as_json() == IDENTITY.as_json() | {"outputs": True}
     assert IDENTITY.key == json_digest({"format": 1, "identity": IDENTITY.as_json()})
     assert IDENTITY.key == "f5487b9087d9e39d18d7fa8a48cf4a63eff945150a75be5b45a3c00647823ef2"
 
