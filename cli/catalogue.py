@@ -118,6 +118,8 @@ def _details(record: Record, entry: Entry, task_labels: dict[str, Any]) -> dict[
     return _summary(record) | {
         "key": entry.key,
         "layers": list(entry.layers),
+        **({"rows, one a token": entry.n_rows} if entry.is_ragged else {}),
+        **({"outputs": list(entry.outputs)} if entry.has_outputs else {}),
         "identity": entry.identity.as_json(),
         "task labels": task_labels,
         "provenance": dict(entry.provenance),
@@ -133,7 +135,7 @@ def _ledger(entry: Entry) -> list[dict[str, object]]:
     for layer, counts in zip(entry.layers, entry.nonfinite, strict=True):
         rows = np.flatnonzero(counts)
         if len(rows):
-            first = entry.example_ids[rows[0]]
+            first = entry.example_ids[entry.example_at(int(rows[0]))]
             ledger.append({"layer": layer, "values": int(counts.sum()), "rows": len(rows), "first example": first})
     return ledger
 

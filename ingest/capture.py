@@ -177,13 +177,15 @@ class Capture:
                 hooks.enter_context(self._hook(place, layer))
             final = model.base_model(**model_inputs(model, token_ids, self._family)).last_hidden_state
             kept = [reduce(final) for reduce in self._reducers]
-            return States(
+            states = States(
                 hidden=self._buffer,
                 final=torch.stack(kept) if kept else self._empty(0, len(token_ids), final.shape[-1]),
                 all_hidden=None if self._lay_out is None else self._all_buffer,
                 all_final=None if self._lay_out is None else self._lay_out(final),
                 outputs=None if self._outputs is None else self._outputs(final, token_ids, parts),
             )
+        self._buffer = self._all_buffer = self._empty(0)  # or the states of this batch would live through the next
+        return states
 
     def _empty(self, *shape: int) -> torch.Tensor:
         return torch.empty(shape, dtype=self._model.dtype, device=self._model.device)

@@ -213,6 +213,12 @@ class Entry:
         first = int(self.offsets[example])
         return slice(first, first + int(self.n_tokens[example]))
 
+    def example_at(self, row: int) -> int:
+        """Return the place in the task of the example that a row belongs to."""
+        if not self.is_ragged:
+            return row
+        return int(np.flatnonzero((self.offsets <= row) & (row < self.offsets + self.n_tokens))[0])
+
     @cached_property
     def n_target_tokens(self) -> npt.NDArray[np.int32]:
         """How many of each example's tokens, its last ones, are the target's, (n_examples,).

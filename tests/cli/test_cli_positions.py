@@ -32,3 +32,25 @@ def test_two_positions_are_ingested_in_one_pass_and_compared_one_at_a_time(
     refused = act("compare", store, "base", "tuned", "--position", "first")
     assert refused.code == 1
     assert "no entry with rendering 'raw' and position 'first' on the tasks asked for" in refused.err
+
+
+def test_every_token_and_the_outputs_are_kept_and_told(act: Act, checkpoints: Path, tasks: Path, tmp_path: Path):
+    store = tmp_path / "lab.act"
+    done = act(
+        "ingest", store, "--model", checkpoints / "base", "--tasks", tasks / "rte.jsonl", "--position", "last",
+        "--position", "all", "--position", "target-mean", "--with-target", "--outputs",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert [line.split()[2:4] for line in done.out.splitlines() if "rte" in line] == [
+        ["raw-target", "last"],
+        ["raw-target", "all"],
+        ["raw-target", "target-mean"],
+    ]
+    told = {record["position"]: record for record in act("info", store, "base/rte", "--json").json}
+    assert told["all"]["rows, one a token"] > told["all"]["n"] == 12
+    assert told["last"]["outputs"] == ["top_token", "top_logit", "log_sum_exp", "entropy", "target_nll"]
+    assert not {"outputs", "rows, one a token"} & told["target-mean"].keys()
+    refused = act("compare", store, "base:raw-target", "base:raw", "--position", "all")
+    assert refused.code == 1
+    missing = act("ingest", store, "--model", checkpoints / "base", "--tasks", tasks, "--position", "target-mean")
+    assert (missing.code, "add --with-target" in missing.err) == (1, True)

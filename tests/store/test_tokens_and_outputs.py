@@ -87,6 +87,7 @@ def test_the_tokens_of_an_example_are_found_again(store: StoreWriter):
         assert (rows.start, rows.stop) == (first, first + N_TOKENS[row])
         assert same_bits(entry.read(1, rows), hidden_states[1, rows])
         assert same_bits(entry.final_norm[rows], final_norm[rows])
+        assert [entry.example_at(place) for place in range(rows.start, rows.stop)] == [row] * N_TOKENS[row]
         first = rows.stop
     assert entry.nonfinite.shape == entry.max_abs.shape == (3, 26)
     assert store.reader.records()[0].n_examples == 9
