@@ -152,6 +152,7 @@ def ingest(
     display = IngestDisplay()
     with display.live():
         report = run_ingest(store, checkpoints, tasks, settings, dry_run=dry_run, progress=display)
+    display.summary()
     _print(report, as_json)
 
 

@@ -18,13 +18,13 @@ _LINE_SECONDS = 10.0
 
 
 class IngestDisplay(IngestProgress):
-    """Shows examples, tokens a second, padding, the slower stage and the time left."""
+    """Shows examples, tokens a second, padding, the share of the device's peak, the slower stage, bytes and the time left."""
 
     def __init__(self) -> None:
         self._bars: Progress | None = None
         self._forecast: Forecast | None = None
         self._label = ""
-        self._examples = self._tokens = self._padded = self._skipped = 0
+        self._examples = self._tokens = self._padded = self._skipped = self._bytes = 0
         self._waited: defaultdict[str, float] = defaultdict(float)
         self._start = self._last_line = time.monotonic()
 
@@ -88,17 +88,35 @@ class IngestDisplay(IngestProgress):
         if self._bars is not None:
             self._bars.update(self._task, advance=n_examples)
 
+    def wrote(self, n_bytes: int) -> None:
+        """Count what is on the disk; one thread calls this."""
+        self._bytes += n_bytes
+
     def waiting(self, stage: str, seconds: float) -> None:
         """Count time that the model waited for a later stage."""
         self._waited[stage] += seconds
 
     def rate(self) -> str:
-        """Return speed, padding and the bottleneck in one line."""
+        """Return speed, padding, the share of the device's peak, the bottleneck and the bytes in one line."""
         elapsed = max(time.monotonic() - self._start, 1e-9)
         stage = next((stage for stage, seconds in self._waited.items() if seconds > elapsed / 2), "the model")
         return (
-            f"{self._tokens / elapsed:,.0f} tokens/s, {1 - self._tokens / self._padded:.0%} padding, bound by {stage}"
+            f"{self._tokens / elapsed:,.0f} tokens/s, {1 - self._tokens / max(1, self._padded):.0%} padding, "
+            f"{self._utilisation(elapsed)}bound by {stage}, {bytes_text(self._bytes)} written"
         )
+
+    def _utilisation(self, elapsed: float) -> str:
+        """Return the model's FLOP utilisation: of useful tokens, not of padding."""
+        if self._forecast is None or self._forecast.peak_operations is None:
+            return ""
+        done = self._forecast.operations_per_token * self._tokens / elapsed
+        return f"{done / self._forecast.peak_operations:.0%} of the device's peak, "
+
+    def summary(self) -> None:
+        """Say what was done, where anything was."""
+        if self._padded:
+            seconds = time.monotonic() - self._start
+            self.note(f"{self._examples:,} examples in {seconds_text(seconds)}: {self.rate()}")
 
 
 def forecast_text(forecast: Forecast) -> str:

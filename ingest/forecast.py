@@ -9,6 +9,7 @@ import torch
 
 from actlas.ingest.jobs import Job, Resident, passes
 from actlas.ingest.loading import TORCH_DTYPES
+from actlas.ingest.peaks import peak_rate
 from actlas.ingest.progress import Forecast
 from actlas.store.dtype import stored_dtype
 
@@ -30,16 +31,19 @@ def forecast_of(root: Path, residents: Sequence[Resident], n_present: int, devic
         len(resident.layers) * job.n_rows * resident.base.config.hidden_size * stored_dtype(resident.dtype).itemsize
         for resident, job in jobs
     )
+    n_padded = sum(job.plan.n_padded for _, job in passed)
     operations = sum(2 * _n_parameters(resident) * job.plan.n_padded for resident, job in passed)
     return Forecast(
         n_entries=len(jobs),
         n_present=n_present,
         n_examples=sum(len(job.task) for _, job in passed),
         n_tokens=sum(sum(job.tokenized.lengths) for _, job in passed),
-        n_padded=sum(job.plan.n_padded for _, job in passed),
+        n_padded=n_padded,
         n_bytes=n_bytes,
         free_bytes=shutil.disk_usage(existing).free,
         least_seconds=operations / _matrix_rate(device, residents[0].dtype) if jobs else 0.0,
+        operations_per_token=operations / n_padded if jobs else 0.0,
+        peak_operations=peak_rate(device, residents[0].dtype),
     )
 
 

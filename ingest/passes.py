@@ -71,7 +71,7 @@ def run_pass(
             progress.note(f"{name}: {n_resumed} of {len(job.task)} examples are there already")
         samples, n_tokens = list[Sample](), 0
         with Pipeline(capture.device, progress.waiting) as pipeline:
-            sinks = make_sinks(entries, job.offsets, pipeline.lane)
+            sinks = make_sinks(entries, job.offsets, pipeline.lane, progress.wrote)
             for superblock in job.plan.superblocks:
                 sample, n_computed = _run_superblock(superblock, sinks, job, capture, progress)
                 samples, n_tokens = (samples or sample), n_tokens + n_computed

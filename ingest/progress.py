@@ -19,6 +19,10 @@ class Forecast:
         Free disk where the store is.
     least_seconds : float
         Time of the forward passes at the rate of this device's matrix products: nothing can be faster.
+    operations_per_token : float
+        Two for each parameter, the mean over the checkpoints; attention between tokens is left out.
+    peak_operations : float or None
+        The most operations a second that the device can do, where it is known.
     """
 
     n_entries: int
@@ -29,6 +33,8 @@ class Forecast:
     n_bytes: int
     free_bytes: int
     least_seconds: float
+    operations_per_token: float
+    peak_operations: float | None
 
 
 class Progress:
@@ -48,6 +54,9 @@ class Progress:
 
     def skip(self, n_examples: int, n_padded: int) -> None:
         """Call when examples need no work, because an interrupted ingest left them."""
+
+    def wrote(self, n_bytes: int) -> None:
+        """Call when a superblock is on the disk, from another thread."""
 
     def waiting(self, stage: str, seconds: float) -> None:
         """Call when the forward pass had to wait for a later stage: ``copying`` or ``writing``."""

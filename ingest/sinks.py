@@ -14,6 +14,7 @@ from actlas.store import EntryWriter
 from actlas.store.dtype import LOGICAL
 
 Array = npt.NDArray[Any]
+Wrote = Callable[[int], None]
 
 
 class Sink(Protocol):
@@ -41,10 +42,12 @@ class RowSink:
         One for each position of the capture that is no ``all``, in its order.
     lane : Lane
         What they go through.
+    wrote : callable
+        Told the bytes of each superblock that is on the disk.
     """
 
-    def __init__(self, entries: Sequence[EntryWriter], lane: Lane) -> None:
-        self._entries, self._lane = entries, lane
+    def __init__(self, entries: Sequence[EntryWriter], lane: Lane, wrote: Wrote) -> None:
+        self._entries, self._lane, self._wrote = entries, lane, wrote
         self._first = 0
         self._blocks: list[dict[str, Array]] = []
 
@@ -68,7 +71,7 @@ class RowSink:
         )
 
     def end(self) -> None:  # noqa: D102
-        self._lane.write(partial(_write, self._entries, self._blocks, self._first))
+        self._lane.write(partial(_write, self._entries, self._blocks, self._first, self._wrote))
 
 
 class TokenSink:
@@ -82,10 +85,12 @@ class TokenSink:
         Row of each example's first token.
     lane : Lane
         What it goes through.
+    wrote : callable
+        Told the bytes of each superblock that is on the disk.
     """
 
-    def __init__(self, entry: EntryWriter, offsets: Sequence[int], lane: Lane) -> None:
-        self._entry, self._offsets, self._lane = entry, offsets, lane
+    def __init__(self, entry: EntryWriter, offsets: Sequence[int], lane: Lane, wrote: Wrote) -> None:
+        self._entry, self._offsets, self._lane, self._wrote = entry, offsets, lane, wrote
         self._next = self._begun = self._stop = (
             entry.n_written
         )  # the next row, and those of the superblock that is open
@@ -112,7 +117,7 @@ class TokenSink:
             self._lane.copy(pieces, partial(_lay, self._block, places))
             self._next = stop
             if stop == self._stop:
-                self._lane.write(partial(_write, [self._entry], [self._block], self._begun))
+                self._lane.write(partial(_write, [self._entry], [self._block], self._begun, self._wrote))
         self._lane.settle()  # or the states of several batches, each larger than a superblock, would wait in memory
 
     def end(self) -> None:  # noqa: D102
@@ -125,7 +130,9 @@ class TokenSink:
         self._block = _empty_block(self._entry, self._stop - self._begun)
 
 
-def make_sinks(entries: Sequence[EntryWriter], offsets: Sequence[int], lane: Callable[[], Lane]) -> list[Sink]:
+def make_sinks(
+    entries: Sequence[EntryWriter], offsets: Sequence[int], lane: Callable[[], Lane], wrote: Wrote
+) -> list[Sink]:
     """Return the sinks of the entries of one pass.
 
     Parameters
@@ -136,10 +143,12 @@ def make_sinks(entries: Sequence[EntryWriter], offsets: Sequence[int], lane: Cal
         Where tokens are rows: that of each example's first.
     lane : callable
         Makes a lane.
+    wrote : callable
+        Told the bytes of each superblock that is on the disk.
     """
     by_example = [entry for entry in entries if entry.spec.offsets is None]
-    sinks: list[Sink] = [RowSink(by_example, lane())] if by_example else []
-    return sinks + [TokenSink(entry, offsets, lane()) for entry in entries if entry.spec.offsets is not None]
+    sinks: list[Sink] = [RowSink(by_example, lane(), wrote)] if by_example else []
+    return sinks + [TokenSink(entry, offsets, lane(), wrote) for entry in entries if entry.spec.offsets is not None]
 
 
 def _empty_block(entry: EntryWriter, n_rows: int) -> dict[str, Array]:
@@ -171,8 +180,10 @@ def _lay(block: dict[str, Array], places: slice, arrays: Sequence[Array]) -> Non
         block["final_norm"][places] = arrays[1].view(block["final_norm"].dtype)
 
 
-def _write(entries: Sequence[EntryWriter], blocks: Sequence[dict[str, Array]], first: int) -> None:
+def _write(entries: Sequence[EntryWriter], blocks: Sequence[dict[str, Array]], first: int, wrote: Wrote) -> None:
     """Write blocks to the entries that do not have them."""
     for entry, block in zip(entries, blocks, strict=True):
         if entry.n_written == first:
+            before = entry.n_bytes
             entry.write(**block)
+            wrote(entry.n_bytes - before)
