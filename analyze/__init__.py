@@ -3,7 +3,7 @@
 from actlas.analyze.comparison import compare, compare_table
 from actlas.analyze.engine import MEMORY
 from actlas.analyze.figure import curves, plot_curves
-from actlas.analyze.metrics import METRICS, similarity
+from actlas.analyze.metrics import METRICS, measures, similarity
 from actlas.analyze.results import check_output, to_dataset, write_table
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "compare",
     "compare_table",
     "curves",
+    "measures",
     "plot_curves",
     "similarity",
     "to_dataset",

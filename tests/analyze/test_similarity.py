@@ -15,13 +15,14 @@ from tests.analyze.stores import plain_biased, plain_cka, related, store_of
 REFERENCE = Path(__file__).parents[1] / "data" / "reference"
 CASES = json.loads((REFERENCE / "expected.json").read_text())["cases"]
 NAMES = {"cka": "cka_linear_debiased", "cka-biased": "cka_linear_biased"}
+STREAMED = [name for name, metric in METRICS.items() if metric.is_streamed]
 
 
 def load(case: str) -> tuple[np.ndarray, np.ndarray]:
     return np.load(REFERENCE / CASES[case]["x"]), np.load(REFERENCE / CASES[case]["y"])
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", STREAMED)
 @pytest.mark.parametrize("case", CASES)
 def test_it_equals_what_public_libraries_agree_on(case: str, metric: str):
     expected = CASES[case]["expected"][NAMES[metric]]
@@ -43,7 +44,7 @@ def test_it_equals_the_definitions(size: tuple[int, int, int, int]):
     assert similarity(x, y, "cka-biased") == pytest.approx(plain_biased(x, y), abs=1e-9)
 
 
-@given(sizes, st.sampled_from(sorted(METRICS)), st.floats(1e-6, 1e6))
+@given(sizes, st.sampled_from(STREAMED), st.floats(1e-6, 1e6))
 @settings(deadline=None, max_examples=40)
 def test_it_is_symmetric_and_blind_to_rotation_shift_scale_and_order(
     size: tuple[int, int, int, int], metric: str, scale: float
@@ -60,7 +61,7 @@ def test_it_is_symmetric_and_blind_to_rotation_shift_scale_and_order(
     assert similarity(x[order], y[order], metric) == close
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", STREAMED)
 def test_a_representation_is_wholly_like_itself(metric: str):
     x, _ = related(30, 5, 5)
     assert similarity(x[0], x[0], metric) == pytest.approx(1, abs=1e-12)
