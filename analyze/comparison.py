@@ -1,6 +1,6 @@
 """Compare models from a store: select, join, group by row set, one pass for each, one table."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, get_args
 
@@ -12,6 +12,7 @@ import xarray as xr
 from actlas.analyze.cka import Cka, finalise, ill_conditioned, undefined
 from actlas.analyze.engine import MEMORY, run_pass
 from actlas.analyze.representation import Rows, StoredRepresentation
+from actlas.analyze.requests import answer, check_budget, parse_request
 from actlas.analyze.results import to_dataset
 from actlas.analyze.rowset import Join, RowSet, join
 from actlas.analyze.selection import (
@@ -47,6 +48,7 @@ def compare(
     tasks: str | Sequence[str] | None = None,
     layers: Layers = "matched",
     position: str = "last",
+    metrics: Sequence[str] = (),
     memory: int = MEMORY,
     depth: Depth = "size",
     progress: Progress | None = None,
@@ -65,6 +67,9 @@ def compare(
         Each layer with the same layer of the other model, or all pairs of layers, also inside each model.
     position : str
         Of which position the entries are.
+    metrics : sequence of str
+        Metrics beside CKA, such as ``procrustes`` or ``mutual-knn:5``; see docs/reference/metrics.md. Each pair of
+        representations is read whole for these, and computed in float64.
     memory : int
         Budget in bytes.
     depth : {"size", "sample", "full"}
@@ -86,7 +91,15 @@ def compare(
     """
     return to_dataset(
         compare_table(
-            store, models, tasks=tasks, layers=layers, position=position, memory=memory, depth=depth, progress=progress
+            store,
+            models,
+            tasks=tasks,
+            layers=layers,
+            position=position,
+            metrics=metrics,
+            memory=memory,
+            depth=depth,
+            progress=progress,
         ),
         layers,
     )
@@ -99,6 +112,7 @@ def compare_table(
     tasks: str | Sequence[str] | None = None,
     layers: Layers = "matched",
     position: str = "last",
+    metrics: Sequence[str] = (),
     memory: int = MEMORY,
     depth: Depth = "size",
     progress: Progress | None = None,
@@ -110,7 +124,8 @@ def compare_table(
     pandas.DataFrame
         task, model_a, model_b, layer_a, layer_b; cka with cka_se, cka_biased with null_mean; n rows in `groups`
         independent groups, rows dropped because they are not finite, examples unmatched; features p and q,
-        participation_a and participation_b; flags, the reason of a NaN, and both entries' ids.
+        participation_a and participation_b; a column for each of `metrics`, called as it was asked for; flags, the reason
+        of a NaN, and both entries' ids.
 
     Raises
     ------
@@ -121,7 +136,7 @@ def compare_table(
     Mismatch
         When one tokenizer and rendering gave different tokens.
     MemoryBudget
-        When the budget holds not even one pair of tiles.
+        When the budget holds not even one pair of tiles, or not what a metric needs.
     Corrupt, Incomplete
         When stored data is damaged.
     """
@@ -129,9 +144,12 @@ def compare_table(
         raise InvalidInput(f"layers: expected 'matched' or 'all', got {layers!r}")
     if depth not in get_args(Depth):
         raise InvalidInput(f"depth: expected one of {', '.join(get_args(Depth))}, got {depth!r}")
+    requests = [parse_request(text) for text in dict.fromkeys(metrics)]
     cells = list(_cells(store, parse_models(models), select_tasks(store, tasks), layers, position))
     for entry in {entry.path: entry for cell in cells for entry in (cell.joined.a, cell.joined.b)}.values():
         check_entry(store, entry, depth)
+    for cell in cells:
+        check_budget(requests, len(cell.rows.ids), (cell.a.width, cell.b.width), memory)
     passes: dict[tuple[str, str], list[int]] = {}
     for index, cell in enumerate(cells):
         passes.setdefault((cell.a.entry.task, cell.rows.digest), []).append(index)
@@ -141,7 +159,12 @@ def compare_table(
             progress(number, len(passes), task)
         for index, value in zip(members, _run([cells[index] for index in members], memory), strict=True):
             values[index] = value
-    return pd.DataFrame([_record(cell, value) for cell, value in zip(cells, values, strict=True)])
+    return pd.DataFrame(
+        [
+            _record(cell, value, answer(requests, cell.joined, cell.rows, cell.a, cell.b))
+            for cell, value in zip(cells, values, strict=True)
+        ]
+    )
 
 
 def _cells(
@@ -205,7 +228,7 @@ def _noise(source: StoredRepresentation) -> float:
     return 0.0 if cka is None else max(0.0, 1 - cka)
 
 
-def _record(cell: _Cell, value: Cka) -> dict[str, Any]:
+def _record(cell: _Cell, value: Cka, answers: Mapping[str, float]) -> dict[str, Any]:
     numbers = asdict(value)
     n, p, q = len(cell.rows.ids), cell.a.width, cell.b.width
     flags = {
@@ -232,6 +255,7 @@ def _record(cell: _Cell, value: Cka) -> dict[str, Any]:
         "q": q,
         "participation_a": numbers["participation_x"],
         "participation_b": numbers["participation_y"],
+        **answers,
         "flags": "; ".join(flag for flag, holds in flags.items() if holds),
         "reason": numbers["reason"],
         "entry_a": cell.a.entry.id,

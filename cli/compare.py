@@ -1,12 +1,13 @@
 """act compare."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
 import pandas as pd
 from rich.console import Console
 
-from actlas.analyze import MEMORY, check_output, compare_table, curves, plot_curves, write_table
+from actlas.analyze import MEMORY, METRICS, check_output, compare_table, curves, plot_curves, write_table
 from actlas.cli.display import print_json, print_table
 from actlas.cli.quantities import bytes_of
 from actlas.store import Depth, InvalidInput, Store, open_store
@@ -26,6 +27,13 @@ _MANY_ROWS = 150  # a longer table is summed up by layer; --out has every row
     help="Each layer with the same layer of the other model, or every pair of layers.",
 )
 @click.option("--position", default="last", show_default=True, help="Position that the entries are of: last, mean, ...")
+@click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    metavar="NAME[:OPTION=VALUE,...]",
+    help=f"A metric beside CKA: {', '.join(name for name, one in METRICS.items() if not one.is_streamed)}; repeat.",
+)
 @click.option("--memory", default=f"{MEMORY >> 30}GiB", show_default=True, help="Memory that the computation may use.")
 @click.option(
     "--verify",
@@ -44,6 +52,7 @@ def compare(
     tasks: tuple[str, ...],
     layers: str,
     position: str,
+    metrics: tuple[str, ...],
     memory: str,
     depth: Depth,
     out: Path | None,
@@ -57,9 +66,13 @@ def compare(
 
     Where a model has several entries on a task, MODEL@DTYPE or MODEL@KEY chooses one, e.g. llama@bfloat16.
 
+    --metric adds others, for one pair of representations at a time, read whole: procrustes, mutual-knn:5 (the 5 nearest
+    neighbours), cka-within:template_id (within the groups of a column of the task), rsa:method=pearson.
+
     \b
     Example:
       act compare lab.act llama tuned
+      act compare lab.act llama tuned --metric procrustes --metric cka-within:template_id
       act compare lab.act llama tuned --tasks 'anli_*' --out cka.parquet --plot cka.png
     """
     opened = open_store(store)
@@ -78,6 +91,7 @@ def compare(
             tasks=tasks or None,
             layers=layers,  # type: ignore[arg-type]
             position=position,
+            metrics=metrics,
             memory=budget,
             depth=depth,
             progress=lambda done, total, task: status.update(f"compare: pass {done + 1} of {total}, task {task}"),
@@ -89,7 +103,7 @@ def compare(
     if as_json:
         print_json(table.astype(object).where(table.notna(), None).to_dict("records"))
     else:
-        print_comparison(table)
+        print_comparison(table, dict.fromkeys(metrics))
 
 
 def _check_output(path: Path, suffixes: tuple[str, ...], store: Store) -> None:
@@ -98,7 +112,7 @@ def _check_output(path: Path, suffixes: tuple[str, ...], store: Store) -> None:
     check_output(path, suffixes)
 
 
-def print_comparison(table: pd.DataFrame) -> None:
+def print_comparison(table: pd.DataFrame, metrics: Iterable[str] = ()) -> None:
     """Print every row, or for a long table the median and quartiles over tasks."""
     label = table["model_a"] + " and " + table["model_b"]
     if len(table) > _MANY_ROWS and (table["layer_a"] == table["layer_b"]).all():
@@ -119,6 +133,7 @@ def print_comparison(table: pd.DataFrame) -> None:
         "se": table["cka_se"].map("{:.4f}".format),
         "biased": table["cka_biased"].map("{:.4f}".format),
         "null": table["null_mean"].map("{:.4f}".format),
+        **{name: table[name].map("{:.4f}".format) for name in metrics},
         "n": table["n"],
         "groups": table["groups"],
         "dropped": table["dropped"],

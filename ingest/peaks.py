@@ -5,6 +5,7 @@ import torch
 # Dense matrix products in bfloat16 or float16, in TFLOP/s, from the vendor's data sheets; the first name that fits counts.
 _PEAKS = {
     "B200": 2250.0,
+    "H200 NVL": 835.0,
     "H200": 989.0,
     "H100 PCIe": 756.0,
     "H100 NVL": 835.0,
@@ -15,8 +16,6 @@ _PEAKS = {
     "L4": 121.0,
     "A40": 149.7,
     "A10": 125.0,
-    "RTX 4090": 165.2,
-    "RTX 3090": 71.0,
 }
 
 

@@ -125,3 +125,11 @@ def test_one_model_in_two_dtypes_is_told_apart_by_dtype_or_key(
     assert refused.code == 1
     assert "base@float16 has no entry" in refused.err
     assert "it has base:raw@bfloat16, base:raw@float32 on rte" in refused.err
+
+
+def test_metrics_beside_cka_are_columns_of_their_own(act: Act, lab: Path):
+    shown = act("compare", lab, "base", "tuned", "--tasks", "rte", "--metric", "procrustes", "--metric", "mutual-knn:3")
+    assert shown.code == 0, shown.err
+    assert {"procrustes", "mutual-knn:3"} <= {*shown.out.split()}
+    refused = act("compare", lab, "base", "tuned", "--metric", "mutual-nn")
+    assert (refused.code, "did you mean 'mutual-knn'" in refused.err) == (1, True)
