@@ -46,10 +46,10 @@ def to_dataset(table: pd.DataFrame, layers: str) -> xr.Dataset:
     dataset = dataset.assign_coords({name: ("pair", models[name].to_numpy(object)) for name in models})
     for name, long_name in LONG_NAMES.items():
         dataset[name].attrs = {"long_name": long_name, "units": "1"}
-    for name in dataset.data_vars:
-        metric = METRICS.get(str(name).partition(":")[0])
-        if metric is not None and name not in LONG_NAMES:
-            dataset[name].attrs = {"long_name": f"{metric.title} ({metric.source})", "units": "1"}
+    for asked in map(str, dataset.data_vars):
+        metric = METRICS.get(asked.partition(":")[0])
+        if metric is not None and asked not in LONG_NAMES:
+            dataset[asked].attrs = {"long_name": f"{metric.title} ({metric.source})", "units": "1"}
     dataset.attrs = {"layers": layers, "actlas_version": version("actlas")}
     return dataset
 
