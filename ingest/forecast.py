@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -21,8 +21,8 @@ def all_jobs(residents: Sequence[Resident]) -> Iterator[tuple[Resident, Job]]:
                 yield resident, job
 
 
-def forecast_of(root: Path, residents: Sequence[Resident], n_present: int, device: str) -> Forecast:
-    """Return what an ingest will do, from plans, sizes and the speed of one matrix product; no model runs."""
+def forecast_of(root: Path, residents: Sequence[Resident], n_present: int, rate: Callable[[], float]) -> Forecast:
+    """Return what an ingest will do, from plans, sizes and the operations a second of its devices; no model runs."""
     jobs = list(all_jobs(residents))
     passed = [(resident, jobs[0]) for resident in residents for run in resident.runs for jobs in passes(run.jobs)]
     existing = next(path for path in (root.absolute(), *root.absolute().parents) if path.exists())
@@ -39,7 +39,7 @@ def forecast_of(root: Path, residents: Sequence[Resident], n_present: int, devic
         n_padded=sum(job.plan.n_padded for _, job in passed),
         n_bytes=n_bytes,
         free_bytes=shutil.disk_usage(existing).free,
-        least_seconds=operations / _matrix_rate(device, residents[0].dtype) if jobs else 0.0,
+        least_seconds=operations / rate() if jobs else 0.0,
     )
 
 
@@ -49,8 +49,8 @@ def _n_parameters(resident: Resident) -> int:
     return sum(path.stat().st_size for path in weights) // int(getattr(torch, own).itemsize)
 
 
-def _matrix_rate(device: str, dtype: str) -> float:
-    """Operations a second of a matrix product on this device."""
+def matrix_rate(device: str, dtype: str) -> float:
+    """Return the operations a second of a matrix product on a device."""
     size = 4096 if device.startswith("cuda") else 1024
     matrix = torch.ones(size, size, dtype=TORCH_DTYPES[dtype], device=device)
     best = float("inf")

@@ -316,7 +316,7 @@ def test_an_error_in_the_second_entry_leaves_the_first(llama, root, tasks, monke
 
 
 def test_the_forecast_counts_the_parameters_of_the_files_whatever_is_computed_in(llama, root, task, monkeypatch):
-    monkeypatch.setattr("actlas.ingest.forecast._matrix_rate", lambda _device, _dtype: 1.0)
+    monkeypatch.setattr("actlas.ingest.run.matrix_rate", lambda _device, _dtype: 1.0)
     checkpoint = Checkpoint(base=str(llama), name="base")
     full, half = (
         ingest(root, [checkpoint], [task], Options(device="cpu", dtype=dtype), dry_run=True).forecast.least_seconds
