@@ -43,6 +43,10 @@ def _renderings(_context: click.Context, _parameter: click.Parameter, values: tu
     return values
 
 
+def _devices(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    return None if value is None else tuple(name.strip() for name in value.split(","))
+
+
 @click.command(cls=Repeatable)
 @click.argument("store", type=click.Path())
 @checkpoint_options
@@ -90,6 +94,12 @@ def _renderings(_context: click.Context, _parameter: click.Parameter, values: tu
 )
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
 @click.option(
+    "--devices",
+    metavar="D1,D2,...",
+    callback=_devices,
+    help="Several devices of this machine, e.g. cuda:0,cuda:1; each takes a share of the entries, in a process of its own.",
+)
+@click.option(
     "--codec",
     type=click.Choice(list(CODECS)),
     default=CODEC,
@@ -134,11 +144,14 @@ def ingest(
       act ingest lab.act --model ./llama-2-7b --adapter ./lora-rte --trained-on rte --tasks flan/
       act ingest lab.act --model ./llama-2-7b --adapters 'loras/*' --tasks flan/
       act ingest lab.act --model EleutherAI/pythia-70m --revisions step0,step512,step1000 --tasks flan/
+      act ingest lab.act --models sweep.csv --tasks flan/ --devices cuda:0,cuda:1,cuda:2,cuda:3
       act ingest lab.act --models sweep.csv --off-target 2 --tasks flan/ --shard 1/8
       act ingest lab.act --models sweep.csv --off-target 2 --tasks flan/ --status
     """
     if status and dry_run:
         raise click.UsageError("--status and --dry-run exclude each other")
+    if options["devices"] is not None and options["device"] != "auto":
+        raise click.UsageError("--device and --devices exclude each other")
     writable_root(store)  # before anything is read
     chosen = tuple(load_rendering(rendering, system, with_target=with_target) for rendering in renderings)
     checkpoints = checkpoints_from(options)

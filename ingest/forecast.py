@@ -2,8 +2,9 @@
 
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -14,6 +15,13 @@ from actlas.ingest.progress import Forecast
 from actlas.store.dtype import stored_dtype
 
 
+class Speed(NamedTuple):
+    """Operations a second: those of a matrix product, and the most that the device can do, where it is known."""
+
+    measured: float
+    peak: float | None
+
+
 def all_jobs(residents: Sequence[Resident]) -> Iterator[tuple[Resident, Job]]:
     """Yield every job with the base that it runs on."""
     for resident in residents:
@@ -22,8 +30,8 @@ def all_jobs(residents: Sequence[Resident]) -> Iterator[tuple[Resident, Job]]:
                 yield resident, job
 
 
-def forecast_of(root: Path, residents: Sequence[Resident], n_present: int, device: str) -> Forecast:
-    """Return what an ingest will do, from plans, sizes and the speed of one matrix product; no model runs."""
+def forecast_of(root: Path, residents: Sequence[Resident], n_present: int, speed: Callable[[], Speed]) -> Forecast:
+    """Return what an ingest will do, from plans, sizes and the speed of its devices; no model runs."""
     jobs = list(all_jobs(residents))
     passed = [(resident, jobs[0]) for resident in residents for run in resident.runs for jobs in passes(run.jobs)]
     existing = next(path for path in (root.absolute(), *root.absolute().parents) if path.exists())
@@ -31,6 +39,7 @@ def forecast_of(root: Path, residents: Sequence[Resident], n_present: int, devic
         len(resident.layers) * job.n_rows * resident.base.config.hidden_size * stored_dtype(resident.dtype).itemsize
         for resident, job in jobs
     )
+    found = speed() if jobs else None
     n_padded = sum(job.plan.n_padded for _, job in passed)
     operations = sum(2 * _n_parameters(resident) * job.plan.n_padded for resident, job in passed)
     return Forecast(
@@ -41,9 +50,9 @@ def forecast_of(root: Path, residents: Sequence[Resident], n_present: int, devic
         n_padded=n_padded,
         n_bytes=n_bytes,
         free_bytes=shutil.disk_usage(existing).free,
-        least_seconds=operations / _matrix_rate(device, residents[0].dtype) if jobs else 0.0,
+        least_seconds=0.0 if found is None else operations / found.measured,
         operations_per_token=operations / n_padded if jobs else 0.0,
-        peak_operations=peak_rate(device, residents[0].dtype),
+        peak_operations=None if found is None else found.peak,
     )
 
 
@@ -53,8 +62,13 @@ def _n_parameters(resident: Resident) -> int:
     return sum(path.stat().st_size for path in weights) // int(getattr(torch, own).itemsize)
 
 
+def speed_of(device: str, dtype: str) -> Speed:
+    """Measure a device."""
+    return Speed(_matrix_rate(device, dtype), peak_rate(device, dtype))
+
+
 def _matrix_rate(device: str, dtype: str) -> float:
-    """Operations a second of a matrix product on this device."""
+    """Return the operations a second of a matrix product on a device."""
     size = 4096 if device.startswith("cuda") else 1024
     matrix = torch.ones(size, size, dtype=TORCH_DTYPES[dtype], device=device)
     best = float("inf")

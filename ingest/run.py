@@ -15,7 +15,8 @@ from actlas.ingest.checkpoint import Checkpoint
 from actlas.ingest.clusters import label_cluster
 from actlas.ingest.conformance import check_conformance, choose_probes
 from actlas.ingest.controls import Reach
-from actlas.ingest.forecast import all_jobs, forecast_of
+from actlas.ingest.devices import Child, chosen_devices, run_children, start_children
+from actlas.ingest.forecast import Speed, all_jobs, forecast_of, speed_of
 from actlas.ingest.jobs import Job, Resident, Run, passes, plan_residents
 from actlas.ingest.loading import adapted, load_base
 from actlas.ingest.noise import NoiseFloor, Sample, noise_floor
@@ -25,7 +26,7 @@ from actlas.ingest.positions import ALL, check_positions
 from actlas.ingest.progress import Forecast, Progress
 from actlas.ingest.provenance import maker, provenance
 from actlas.ingest.rendering import Rendering
-from actlas.ingest.shard import parse_shard, take_shard
+from actlas.ingest.shard import parse_shard, shares_of, take_shard
 from actlas.store import (
     BATCH_TOKENS,
     CODEC,
@@ -56,6 +57,7 @@ class Options:
     layers: str | None = None
     dtype: str = "auto"
     device: str = "auto"
+    devices: tuple[str, ...] | None = None
     all_tasks: bool = False
     off_target: int | None = None
     seed: int = 0
@@ -110,7 +112,8 @@ def ingest(
     options : Options
         Renderings, positions, layers, dtype, device, clusters of tasks; `outputs`, to keep what the model puts out beside
         the position ``last``; `batch_tokens` in place of the store's own, which makes another plan and other entries;
-        `shard`, such as ``2/8``, takes a share of the entries.
+        `shard`, such as ``2/8``, takes a share of the entries; `devices`, such as ``("cuda:0", "cuda:1")``, in place of
+        `device`, deals them to a process for each, on this machine.
     dry_run : bool
         Only forecast.
     progress : Progress
@@ -119,9 +122,13 @@ def ingest(
     Raises
     ------
     ActError
-        For anything that is wrong with store, checkpoints or tasks; the store is unchanged.
+        For anything that is wrong with store, checkpoints, tasks or devices; the store is unchanged. Also when the
+        process of one of several devices ends before its work; the others are stopped, and what they wrote is kept.
+    Exception
+        What ends the work on one of several devices, as it would here; a note names the device.
     """
     options, progress = options or Options(), progress or Progress()
+    devices = chosen_devices(options.device, options.devices)
     root = writable_root(store)
     check_codec(options.codec)
     if options.batch_tokens is not None and options.batch_tokens < 1:
@@ -132,28 +139,78 @@ def ingest(
     if present and not dry_run:
         _label_present(open_writer(root), residents, {entry.model for entry in present})
         _label_tasks(root, present, options.clusters)
-    device = _find_device(options.device)
-    forecast = forecast_of(root, residents, len(present), device)
-    _say_draws(residents, progress)
-    _say_what_is_special(tasks, residents, present, progress)
-    progress.start(forecast)
-    if dry_run or forecast.n_entries == 0:
-        return Report(forecast=forecast, present=tuple(present))
-    if is_there:
+    dtype = residents[0].dtype
+    with start_children(_shared(devices, residents), _n_threads(devices), dtype) as children:
+        forecast = forecast_of(root, residents, len(present), partial(_speed, devices, children, dtype))
+        _say_draws(residents, progress)
+        _say_what_is_special(tasks, residents, present, progress)
+        progress.start(forecast)
+        if dry_run or forecast.n_entries == 0:
+            return Report(forecast=forecast, present=tuple(present))
+        _check_room(root, forecast)
+        written = list[Entry]()
+        for entry in _run(root, residents, devices, children, options, progress):
+            if entry.task not in {earlier.task for earlier in written}:
+                _label_tasks(root, [entry], options.clusters)
+            written.append(entry)
+    order = {job.identity.key: place for place, (_, job) in enumerate(all_jobs(residents))}
+    written.sort(key=lambda entry: order[entry.key])  # several processes commit in any order
+    return Report(forecast=forecast, written=tuple(written), present=tuple(present))
+
+
+def _shared(devices: Sequence[str], residents: Sequence[Resident]) -> Sequence[str]:
+    """Return the devices that need a process of their own: of several, as many as there are passes to deal."""
+    n_passes = sum(len(passes(run.jobs)) for resident in residents for run in resident.runs)
+    return devices[:n_passes] if len(devices) > 1 else ()
+
+
+def _n_threads(devices: Sequence[str]) -> int:
+    # Of the devices that were asked for, whatever is left to do: on CPUs the values may depend on it.
+    return max(1, torch.get_num_threads() // len(devices))
+
+
+def _speed(devices: Sequence[str], children: Sequence[Child], dtype: str) -> Speed:
+    """Return the speed of all devices that have work together."""
+    if not children:
+        return speed_of(devices[0], dtype)
+    found: list[Speed] = [child.receive()[1] for child in children]
+    peaks = [speed.peak for speed in found if speed.peak is not None]
+    return Speed(sum(speed.measured for speed in found), sum(peaks) if len(peaks) == len(found) else None)
+
+
+def _check_room(root: Path, forecast: Forecast) -> None:
+    if store_exists(root):
         check_limit(LocalStorage(root), forecast.n_bytes)
     if forecast.n_bytes > forecast.free_bytes:
         raise InvalidInput(
             f"{root}: the hidden states need up to {forecast.n_bytes / 2**30:.1f} GiB, {forecast.free_bytes / 2**30:.1f} GiB "
             "are free; free some space, or choose fewer --layers"
         )
-    written: list[Entry] = []
+
+
+def _run(
+    root: Path,
+    residents: Sequence[Resident],
+    devices: Sequence[str],
+    children: Sequence[Child],
+    options: Options,
+    progress: Progress,
+) -> Iterator[Entry]:
+    if not children:
+        yield from run_residents(root, residents, devices[0], options, progress)
+        return
+    work = [(root, share, options) for share in shares_of(residents, len(children))]
+    for path in run_children(children, work, progress):
+        yield Entry(LocalStorage(root), path)
+
+
+def run_residents(
+    root: Path, residents: Sequence[Resident], device: str, options: Options, progress: Progress
+) -> Iterator[Entry]:
+    """Run every job of `residents` on one device, and yield each entry when it is committed."""
     for resident in residents:
         if any(run.jobs for run in resident.runs):
-            for entry in _run_resident(root, resident, device, options, progress):
-                if entry.task not in {earlier.task for earlier in written}:
-                    _label_tasks(root, [entry], options.clusters)
-                written.append(entry)
-    return Report(forecast=forecast, written=tuple(written), present=tuple(present))
+            yield from _run_resident(root, resident, device, options, progress)
 
 
 def planned(root: Path, checkpoints: Sequence[Checkpoint], tasks: Sequence[Task], options: Options) -> list[Resident]:
@@ -176,16 +233,6 @@ def planned(root: Path, checkpoints: Sequence[Checkpoint], tasks: Sequence[Task]
     if shard is not None:  # before what is there is taken out, or each process would deal other cards
         take_shard(residents, shard)
     return residents
-
-
-def _find_device(device: str) -> str:
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InvalidInput(f"device {device!r} cannot be used ({error}); expected auto, cpu or cuda") from error
-    return device
 
 
 def _take_present(root: Path, residents: Sequence[Resident]) -> list[Entry]:

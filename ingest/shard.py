@@ -3,7 +3,7 @@
 import heapq
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from actlas.ingest.jobs import Job, Resident, passes
 from actlas.store import InvalidInput
@@ -67,6 +67,19 @@ def take_shard(residents: Sequence[Resident], shard: Shard) -> None:
     for resident in residents:
         for run in resident.runs:
             run.jobs[:] = [job for job in run.jobs if job in mine]
+
+
+def shares_of(residents: Sequence[Resident], n_shares: int) -> list[list[Resident]]:
+    """Return all jobs dealt to `n_shares` shares, each with those bases and checkpoints alone that it needs."""
+    return [_only(residents, set(jobs)) for jobs in deal(residents, n_shares)]
+
+
+def _only(residents: Sequence[Resident], mine: set[Job]) -> list[Resident]:
+    kept = [
+        replace(resident, runs=[replace(run, jobs=[job for job in run.jobs if job in mine]) for run in resident.runs])
+        for resident in residents
+    ]
+    return [replace(resident, runs=runs) for resident in kept if (runs := [run for run in resident.runs if run.jobs])]
 
 
 def deal(residents: Sequence[Resident], n_shards: int) -> list[list[Job]]:

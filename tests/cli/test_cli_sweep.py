@@ -1,5 +1,6 @@
 """act ingest over many checkpoints: sweeps, adapters, revisions, controls, status, shards, and a scheduler's SIGTERM."""
 
+import os
 import shlex
 import shutil
 import signal
@@ -11,6 +12,7 @@ import pytest
 
 from actlas.store import create_store, open_store
 from tests.cli.conftest import ACT, Act, flan, tree_digest, write_jsonl
+from tests.torture.process_tree import children_of, is_running
 
 STOPPED = "Stopped. Nothing is half-written; the same command goes on where this one stopped."
 
@@ -55,6 +57,7 @@ def test_a_sweep_ingests_every_row_and_labels_it(act: Act, sweep: Path, tasks: P
     ("options", "words"),
     [
         ([], "Missing option '--model', or '--models' for a sweep."),
+        (["--model", "m", "--device", "cpu", "--devices", "cpu,cpu"], "--device and --devices exclude each other"),
         (["--models", "s.csv", "--model", "m", "--name", "n"], "leave --model, --name out"),
         (["--models", "s.csv", "--adapters", "a*", "--trained-on", "rte"], "leave --adapters, --trained-on out"),
         (["--model", "m", "--revisions", "a,b", "--revision", "c"], "--revisions and --revision exclude each other"),
@@ -81,6 +84,11 @@ def test_options_that_exclude_each_other_are_wrong_usage(
         (["--model", "x", "--revisions", "a,b,c", "--name", "n", "--name", "m"], "one for each of 3 revisions, or one"),
         (["--model", "x", "--revisions", "a,B c"], "'x-B c' is not a slug"),
         (["--model", "base", "--shard", "3/2"], "--shard '3/2': expected I/N with I from 1 to N"),
+        (["--model", "base", "--devices", "cpu,cup"], "--devices: 'cup' is no device; expected names such as cuda:0"),
+        (
+            ["--model", "base", "--devices", "cuda:1,cuda:1"],
+            "cuda:1, cuda:1 are one device; only cpu may be named more",
+        ),
         (["--model", "base", "--off-target", "1"], "none of the checkpoints is a control"),
         (
             ["--models", "sweep.csv", "--off-target", "3"],
@@ -222,3 +230,66 @@ def test_sigterm_stops_like_ctrl_c_and_the_next_run_goes_on(
     undisturbed = act_process("ingest", whole, "--model", checkpoints / "base", "--tasks", path, "--json")
     assert done.json["written"][0]["id"] == undisturbed.json["written"][0]["id"]
     assert open_store(store).entry(model="base", task="long").provenance["n_resumed"] == left["n_written"]
+
+
+def test_two_devices_of_one_machine_are_the_whole(act: Act, sweep: Path, tasks: Path, tmp_path: Path):
+    call = ("ingest", tmp_path / "lab.act", "--models", sweep, "--tasks", tasks, "--devices", "cpu, cpu")
+    forecast = act(*call, "--dry-run", "--json").json["forecast"]
+    assert (forecast["n_entries"], forecast["n_present"]) == (10, 0)
+    assert not (tmp_path / "lab.act").exists()
+    done = act(*call)
+    assert done.code == 0, done.err
+    assert len([line for line in done.out.splitlines() if " raw " in line]) == 10
+    assert done.err.count(" on cpu") == 10
+    assert act(*call, "--status", "--json").json["counts"]["done"] == 10
+
+
+@pytest.mark.parametrize(
+    ("victim", "number", "code", "message"),
+    [
+        ("parent", signal.SIGTERM, 143, STOPPED),
+        ("parent", signal.SIGINT, 1, STOPPED),
+        (
+            "child",
+            signal.SIGKILL,
+            1,
+            "Error: the process on cpu was killed by SIGKILL, as it happens when memory runs out;",
+        ),
+    ],
+)
+def test_several_devices_stop_together_with_one_message_and_keep_what_they_wrote(
+    act: Act, checkpoints: Path, tmp_path: Path, victim: str, number: signal.Signals, code: int, message: str
+):
+    store = create_store(tmp_path / "lab.act", batch_tokens=160).root
+    paths = [write_jsonl(tmp_path / name, flan(6200, start=start)) for start, name in enumerate(("a.jsonl", "b.jsonl"))]
+    call = (
+        "ingest",
+        store,
+        "--model",
+        checkpoints / "base",
+        "--devices",
+        "cpu,cpu",
+        "--tasks",
+        paths[0],
+        "--tasks",
+        paths[1],
+    )
+    process = subprocess.Popen([*ACT, *map(str, call)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 120
+    while sum(journal.read_text().count("\n") > 1 for journal in (store / ".staging").glob("*.journal")) < 2:
+        assert process.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    children = children_of(process.pid)
+    assert len(children) == 2
+    os.kill(process.pid if victim == "parent" else min(children), number)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (code, "")
+    assert err.splitlines()[-1].startswith(message)
+    assert err.count("Error: ") == (victim == "child")
+    assert "Traceback" not in err
+    assert not any(map(is_running, children))
+    left = act(*call, "--status", "--json").json
+    assert left["counts"] == {"done": 0, "running": 0, "interrupted": 2, "missing": 0}
+    assert min(entry["n_written"] for entry in left["entries"]) >= 2048
+    assert act("verify", store).code == 0

@@ -22,7 +22,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from actlas.ingest import Checkpoint, Options, ingest
+from actlas.ingest import Checkpoint, Options, Progress, ingest
 from actlas.store import Entry, Task, make_task
 
 SPECIAL = ("<bos>", "<eos>", "<pad>")
@@ -215,3 +215,14 @@ def child_ingests_a_shard(
     """Ingest one shard; answer how many entries were written."""
     torch.set_num_threads(1)
     answers.put(len(ingest(store, checkpoints, tasks, Options(device="cpu", shard=shard)).written))
+
+
+def child_ingests_on_two(store: str, base: str, tasks: Sequence[Task], answers: Any) -> None:
+    """Ingest one checkpoint with two processes; say that they begin."""
+
+    class Beginning(Progress):
+        def entry(self, label: str) -> None:
+            answers.put("begin")
+
+    options = Options(devices=("cpu", "cpu"))
+    ingest(store, [Checkpoint(base=base, name="base")], tasks, options, progress=Beginning())
