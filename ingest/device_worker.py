@@ -54,19 +54,25 @@ class _Relay(Progress):
 
 def main() -> None:
     """Serve the parent until the work is done, fails, is stopped by SIGTERM, or the parent is gone."""
-    signal.signal(signal.SIGTERM, _stop)
     connection: Any = Connection(int(sys.argv[1]))
+    outcome = _serve(connection)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nothing is left to be cleaned up
+    if outcome is None:
+        os.kill(os.getpid(), signal.SIGTERM)  # an interrupted library's clean-up at exit would only add a traceback
+    with suppress(OSError):  # nobody may listen any more
+        connection.send(outcome)
+
+
+def _serve(connection: Any) -> tuple[str, Any] | None:
+    """Do what the parent asks for, and return what is to be said last; None when it was stopped."""
     try:
-        _serve(connection)
+        signal.signal(signal.SIGTERM, _stop)
+        _work(connection)
     except KeyboardInterrupt:
-        # an interrupted library's own clean-up at exit would only add a traceback
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGTERM)
-    except EOFError:  # the parent asked for no work
-        pass
+        return None
     except Exception as error:
-        with suppress(OSError):  # nobody listens any more
-            connection.send(("failed", _portable(error)))
+        return "failed", _portable(error)
+    return "done", None
 
 
 def _stop(_number: int, _frame: object) -> None:
@@ -74,7 +80,7 @@ def _stop(_number: int, _frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def _serve(connection: Any) -> None:
+def _work(connection: Any) -> None:
     device, n_threads, dtype = connection.recv()
     torch.set_num_threads(n_threads)
     connection.send(("ready", speed_of(find_device(device), dtype)))
@@ -83,7 +89,6 @@ def _serve(connection: Any) -> None:
     relay = _Relay(connection)
     for entry in run_residents(root, residents, device, options, relay):
         relay.send("committed", entry.path)
-    relay.send("done", None)
 
 
 def _die_with_parent(connection: Any) -> None:

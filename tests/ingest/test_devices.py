@@ -15,6 +15,7 @@ from actlas.ingest.run import planned
 from actlas.ingest.shard import shares_of
 from actlas.store import ActError, InvalidInput, create_store, open_store, verify
 from tests.ingest.checkpoints import child_ingests_on_two, save_base, tiny_task
+from tests.torture import model_kills
 from tests.torture.process_tree import children_of, is_running
 
 LIMIT = 60  # seconds that a process may take
@@ -227,3 +228,8 @@ def test_when_the_parent_is_killed_its_processes_end(llama, root, processes):
         assert time.monotonic() < until
         time.sleep(0.05)
     assert open_store(root).entries() == []
+
+
+@pytest.mark.slow
+def test_whichever_process_is_killed_whenever_the_next_run_ends_with_the_same_ids():
+    assert model_kills.run(("cpu", "cpu"), 1, rounds=3).rounds == 3

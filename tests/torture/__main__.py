@@ -55,6 +55,13 @@ def _cell(row: Row, found: Count | BaseException | None) -> str:
     return f"FAILED: {found!r}" if found else f"not done: {row.missing}"
 
 
+def _line(done: list[tuple[Row, Count | None]]) -> str:
+    """Return the line of a table that tells of the rows of one fault."""
+    whole = total([count for _, count in done if count is not None])
+    missing = "".join(f"; not done: {row.missing}" for row, count in done[:1] if count is None)
+    return f"| {done[0][0].fault} | {', '.join(row.how for row, _ in done)} | {whole.rounds:,} | {whole}{missing} |"
+
+
 def _write(seed: int, seconds: float, counted: list[tuple[Row, Count | None]]) -> None:
     lines = [
         f"{datetime.now(UTC):%Y-%m-%d}, {len(os.sched_getaffinity(0))} {platform.machine()} cores, Linux "
@@ -64,11 +71,7 @@ def _write(seed: int, seconds: float, counted: list[tuple[Row, Count | None]]) -
         "| fault | done to | times | what came of it |",
         "|---|---|---:|---|",
     ]
-    for fault, group in itertools.groupby(counted, lambda pair: pair[0].fault):
-        done = [(row, count) for row, count in group]
-        whole = total([count for _, count in done if count is not None])
-        missing = "".join(f"; not done: {row.missing}" for row, count in done[:1] if count is None)
-        lines.append(f"| {fault} | {', '.join(row.how for row, _ in done)} | {whole.rounds:,} | {whole}{missing} |")
+    lines += [_line(list(group)) for _, group in itertools.groupby(counted, lambda pair: pair[0].fault)]
     text = PAGE.read_text("utf-8")
     table = "\n".join(["<!-- counts -->", *lines, "<!-- /counts -->"])
     PAGE.write_text(re.sub("<!-- counts -->.*<!-- /counts -->", lambda _: table, text, flags=re.DOTALL), "utf-8")

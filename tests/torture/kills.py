@@ -18,9 +18,9 @@ _ANSWER_SECONDS = 60.0
 
 
 def processes() -> ForkServerContext:
-    """Where child processes come from: forked from a server that has imported the store and started no thread."""
+    """Where child processes come from: forked from a server that has imported what they need and runs no thread."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["actlas.store", "tests.store.tiny"])
+    context.set_forkserver_preload(["actlas.store", "tests.store.tiny", "tests.ingest.checkpoints"])
     return context
 
 

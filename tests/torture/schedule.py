@@ -14,6 +14,7 @@ from tests.torture import (
     full_disks,
     hostile_stores,
     kills,
+    model_kills,
     power_losses,
     races,
     system_calls,
@@ -24,6 +25,7 @@ from tests.torture.forgeries import CASES
 from tests.torture.phases import PHASES
 
 N_KILLS = 50  # of each of six jobs
+N_MODEL_KILLS = 100  # of a model's ingest, in one process and in two
 N_POWER_LOSSES = 100
 N_SYSTEM_CALLS = 6
 N_FLIPS = 1000
@@ -59,6 +61,9 @@ def rows(seed: int) -> list[Row]:
 def _interruptions(seed: int) -> Iterator[Row]:
     for phase in PHASES:
         yield Row("kill -9", phase, partial(kills.run, phase, seed, rounds=N_KILLS))
+    for number, how in enumerate(("one process", "two devices"), start=1):
+        killed = partial(model_kills.run, ("cpu",) * number, seed, rounds=N_MODEL_KILLS)
+        yield Row("kill -9 of a model's ingest", how, killed)
     for phase in PHASES:
         yield Row("one operation fails with EIO", phase, partial(failed_operations.run, phase, seed))
     for phase in PHASES:
