@@ -22,6 +22,24 @@ _ADAPTER_NOISE = ("base_model_name_or_path", "revision", "peft_version", "infere
 # Settings with which PEFT rewrites the base's weights (KaSA) or with which the backbone alone computes something else.
 _UNLIKE_LORA = ("alora_invocation_tokens", "arrow_config", "kasa_config", "monteclora_config")
 
+_VIRTUAL = (
+    "it puts {} before every prompt, so positions and token counts would not mean what they mean under the base, and its states "
+    "cannot be set beside the base's. Ingest the base alone, or train a LoRA adapter for this task"
+)
+_MERGE = (
+    "Merge it into its base (merge_and_unload, then save_pretrained with the tokenizer) and ingest that with --model"
+)
+_NOT_LORA = {
+    "PROMPT_TUNING": _VIRTUAL.format("learned virtual tokens"),
+    "MULTITASK_PROMPT_TUNING": _VIRTUAL.format("learned virtual tokens"),
+    "P_TUNING": _VIRTUAL.format("virtual tokens that an encoder of its own computes"),
+    "PREFIX_TUNING": _VIRTUAL.format("learned keys and values in every layer"),
+    "IA3": f"it multiplies activations instead of adding to weights, and its swap is not proven here. {_MERGE}",
+}
+_UNKNOWN = (
+    f"this version knows neither its tensors nor how they are taken out of the base again. Where PEFT can: {_MERGE}"
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
@@ -94,6 +112,20 @@ def _read_config(path: Path, what: str) -> dict[str, Any]:
     return config
 
 
+@dataclass(frozen=True)
+class _Stamp:
+    """What tells that a file is still the one that was hashed."""
+
+    n_bytes: int
+    modified_ns: int
+    inode: int
+
+
+def _stamps(directory: Path) -> dict[str, _Stamp]:
+    stats = {path.name: path.stat() for path in sorted(directory.glob("*.safetensors"))}
+    return {name: _Stamp(stat.st_size, stat.st_mtime_ns, stat.st_ino) for name, stat in stats.items()}
+
+
 def _digest(directory: Path, config: dict[str, Any], noise: tuple[str, ...], what: str) -> str:
     weights = sorted(directory.glob("*.safetensors"))
     if not weights:
@@ -124,6 +156,8 @@ class Base:
         Digest of everything that decides how text becomes tokens.
     family : Family
         How its architecture is run.
+    stamps : mapping
+        Its weight files as they were before they were hashed; see `check_unchanged`.
     """
 
     directory: Path
@@ -132,6 +166,7 @@ class Base:
     tokenizer: Any
     tokenizer_digest: str
     family: Family
+    stamps: Mapping[str, _Stamp]
 
     @property
     def max_tokens(self) -> int | None:
@@ -154,6 +189,7 @@ def find_base(name: str, revision: str | None = None) -> Base:
     directory = find_directory(name, revision)
     raw = _read_config(directory / "config.json", "a model checkpoint")
     _refuse(directory, raw)
+    stamps = _stamps(directory)
     digest = _digest(directory, raw, _BASE_NOISE, "a model")
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
@@ -165,7 +201,7 @@ def find_base(name: str, revision: str | None = None) -> Base:
         tokenizer = AutoTokenizer.from_pretrained(directory, **local)
     except Exception as error:  # every tokenizer fails in its own way
         raise Source(f"{directory}: its tokenizer cannot be loaded ({_one_line(error)})") from error
-    return Base(directory, digest, config, tokenizer, tokenizer_digest(tokenizer), family)
+    return Base(directory, digest, config, tokenizer, tokenizer_digest(tokenizer), family, stamps)
 
 
 def _one_line(error: BaseException) -> str:
@@ -196,6 +232,27 @@ class Adapter:
 
     directory: Path
     digest: str
+    stamps: Mapping[str, _Stamp]
+
+
+def check_unchanged(found: Base | Adapter) -> None:
+    """Refuse a checkpoint whose weight files are not those that were hashed: it would be stored under their name.
+
+    Raises
+    ------
+    Source
+        When one has another size, time or inode, came or went.
+    """
+    try:
+        now = _stamps(found.directory)
+    except OSError as error:  # one went away between listing and looking
+        raise Source(f"{found.directory}: its weights cannot be read ({error})") from error
+    changed = sorted(name for name in now.keys() | found.stamps.keys() if now.get(name) != found.stamps.get(name))
+    if changed:
+        raise Source(
+            f"{found.directory}: {', '.join(changed)} changed between being hashed and being loaded, so what was loaded is not "
+            "what its name in the store would say; wait until nothing writes there, and ingest again"
+        )
 
 
 def find_adapter(name: str, base: Base, base_name: str, *, allow_base_mismatch: bool = False) -> Adapter:
@@ -224,7 +281,8 @@ def find_adapter(name: str, base: Base, base_name: str, *, allow_base_mismatch: 
             f"{directory}: adapters are put under causal decoders only, and {base_name} is an {base.family.kind}"
         )
     if config.get("peft_type") != "LORA":
-        raise Source(f"{directory}: expected a LoRA adapter, got {config.get('peft_type')}")
+        kind = config.get("peft_type")
+        raise Source(f"{directory}: expected a LoRA adapter, got {kind}; {_NOT_LORA.get(kind, _UNKNOWN)}")
     starts = config.get("init_lora_weights", True)
     if not (isinstance(starts, bool) or starts in ("gaussian", "orthogonal")):
         raise Source(
@@ -244,7 +302,8 @@ def find_adapter(name: str, base: Base, base_name: str, *, allow_base_mismatch: 
         _check_base(directory, config.get("base_model_name_or_path"), base, base_name)
     # PEFT writes names of modules in the order of a set, which is another one in every process.
     ordered = {name: sorted(value, key=str) if isinstance(value, list) else value for name, value in config.items()}
-    return Adapter(directory, _digest(directory, ordered, _ADAPTER_NOISE, "an adapter"))
+    stamps = _stamps(directory)
+    return Adapter(directory, _digest(directory, ordered, _ADAPTER_NOISE, "an adapter"), stamps)
 
 
 def _check_base(directory: Path, recorded: str | None, base: Base, base_name: str) -> None:

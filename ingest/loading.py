@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from peft import PeftModel, get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 
-from actlas.ingest.checkpoint import Adapter, Base, quiet_transformers
+from actlas.ingest.checkpoint import Adapter, Base, check_unchanged, quiet_transformers
 from actlas.store import Mismatch, Source
 
 TORCH_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
@@ -34,7 +33,8 @@ def load_base(base: Base, dtype: str, device: str) -> PreTrainedModel:
     Raises
     ------
     Source
-        When transformers cannot load it, or a tensor is missing, unexpected or of another shape.
+        When transformers cannot load it, a tensor is missing, unexpected or of another shape, or a file changed since it was
+        hashed.
     """
     try:
         with quiet_transformers():
@@ -60,7 +60,9 @@ def load_base(base: Base, dtype: str, device: str) -> PreTrainedModel:
             f"{base.directory}: its tensors are not those of {type(model).__name__}: "
             f"missing {_some(missing)}, unexpected {_some(unexpected)}; the checkpoint is incomplete or of another model"
         )
-    return model.to(device).eval()
+    model = model.to(device).eval()
+    check_unchanged(base)
+    return model
 
 
 def _is_run(name: str, model: PreTrainedModel) -> bool:
@@ -74,27 +76,28 @@ def _some(names: list[str]) -> str:
 
 
 @contextmanager
-def adapted(model: PreTrainedModel, adapter: Adapter | None) -> Iterator[None]:
+def adapted(model: PreTrainedModel, adapter: Adapter) -> Iterator[int]:
     """Put an adapter under the resident base, unmerged, and take it out again; the base's tensors are never written.
+
+    Yields the number of its tensors.
 
     Raises
     ------
     Source
-        When the adapter's tensors are not those that its configuration asks for, or cannot be read.
+        When the adapter's tensors are not those that its configuration asks for, cannot be read, changed since they were
+        hashed, or are others in the model than in the file.
     Mismatch
         When their shapes are another model's, or copies of the base's tensors are not the base's.
     """
-    if adapter is None:
-        yield
-        return
     _check_copies(model, adapter)
     # PEFT's own unload() leaves an adapter's modules_to_save in the base: its modules are put back one by one.
     children = {module: dict(module._modules) for module in model.modules()}
     try:
         adapted_model = _load_adapter(model, adapter)
-        _check_adapter(adapted_model, adapter, model.dtype)
+        n_tensors = _check_adapter(adapted_model, adapter, model.dtype)
+        check_unchanged(adapter)
         adapted_model.eval()
-        yield
+        yield n_tensors
     finally:
         for module, own in children.items():
             module._modules.clear()
@@ -106,20 +109,22 @@ def adapted(model: PreTrainedModel, adapter: Adapter | None) -> Iterator[None]:
 def _check_copies(model: PreTrainedModel, adapter: Adapter) -> None:
     """Refuse an adapter whose copies of the base's tensors are others: PEFT would load them over the resident base."""
     parameters = dict(model.named_parameters(remove_duplicate=False))
-    for path in adapter.directory.glob("*.safetensors"):
-        for name, tensor in _copies(path, adapter):
-            own = parameters.get(name.removeprefix("base_model.model.").replace(_COPY, "."))
-            if own is None or own.shape != tensor.shape or not torch.equal(own.cpu(), tensor.to(own.dtype)):
-                raise Mismatch(
-                    f"{adapter.directory}: it holds a copy of the base's own tensor {name}, and it is not the base's; the "
-                    "adapter belongs to another base or to one with a changed vocabulary"
-                )
+    for name, tensor in _tensors(adapter, copies=True):
+        own = parameters.get(name.removeprefix("base_model.model.").replace(_COPY, "."))
+        if own is None or own.shape != tensor.shape or not torch.equal(own.cpu(), tensor.to(own.dtype)):
+            raise Mismatch(
+                f"{adapter.directory}: it holds a copy of the base's own tensor {name}, and it is not the base's; the "
+                "adapter belongs to another base or to one with a changed vocabulary"
+            )
 
 
-def _copies(path: Path, adapter: Adapter) -> Iterator[tuple[str, torch.Tensor]]:
+def _tensors(adapter: Adapter, *, copies: bool) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the tensors of an adapter's files: copies of the base's, or its own."""
     try:
-        with safe_open(path, "pt") as file:
-            yield from ((name, file.get_tensor(name)) for name in file.keys() if _COPY in name)  # noqa: SIM118
+        for path in adapter.directory.glob("*.safetensors"):
+            with safe_open(path, "pt") as file:
+                names = [name for name in file.keys() if (_COPY in name) == copies]  # noqa: SIM118
+                yield from ((name, file.get_tensor(name)) for name in names)
     except SafetensorError as error:
         raise Source(f"{adapter.directory}: its weights cannot be read ({error})") from error
 
@@ -136,15 +141,13 @@ def _load_adapter(model: PreTrainedModel, adapter: Adapter) -> PeftModel:
             raise Mismatch(f"{adapter.directory}: it does not fit {type(model).__name__}: {error}") from error
 
 
-def _check_adapter(adapted_model: PeftModel, adapter: Adapter, dtype: torch.dtype) -> None:
+def _check_adapter(adapted_model: PeftModel, adapter: Adapter, dtype: torch.dtype) -> int:
+    """Compare an adapter's tensors in the model with its file's, bit by bit in the compute dtype; return how many."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PEFT takes the biases of lora_bias for shards that were not gathered
         state: dict[str, Any] = get_peft_model_state_dict(adapted_model, save_embedding_layers=False)
-    stored: set[str] = set()
-    for path in adapter.directory.glob("*.safetensors"):
-        with safe_open(path, "pt") as file:
-            stored |= {name for name in file.keys() if _COPY not in name}  # noqa: SIM118
-    missing, unexpected = sorted(state.keys() - stored), sorted(stored - state.keys())
+    stored = dict(_tensors(adapter, copies=False))
+    missing, unexpected = sorted(state.keys() - stored.keys()), sorted(stored.keys() - state.keys())
     if missing or unexpected:
         raise Source(
             f"{adapter.directory}: its tensors do not match the base: missing {_some(missing)}, unexpected "
@@ -153,3 +156,14 @@ def _check_adapter(adapted_model: PeftModel, adapter: Adapter, dtype: torch.dtyp
     dtypes = {tensor.dtype for tensor in state.values()}
     if dtypes != {dtype}:
         raise Source(f"{adapter.directory}: expected it to compute in {dtype}, got {dtypes}")
+    others = sorted(name for name, tensor in state.items() if not _same_bits(tensor.cpu(), stored[name].to(dtype)))
+    if others:
+        raise Source(
+            f"{adapter.directory}: the model does not hold what its file holds: {_some(others)}; PEFT changes these tensors "
+            "when it loads them, and what would be computed is not this adapter"
+        )
+    return len(state)
+
+
+def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.shape == b.shape and torch.equal(*(one.contiguous().view(torch.uint8) for one in (a, b)))

@@ -15,6 +15,7 @@ from actlas.ingest.families import Family
 from actlas.ingest.jobs import Job, Run
 from actlas.ingest.noise import NoiseFloor
 from actlas.ingest.passes import Timing
+from actlas.ingest.swaps import Swap
 
 
 def maker(model: PreTrainedModel) -> dict[str, Any]:
@@ -46,6 +47,7 @@ def provenance(
     run: Run,
     job: Job,
     conformance: Conformance,
+    swap: Swap | None,
     noise: NoiseFloor | None,
     timing: Timing,
 ) -> Mapping[str, Any]:
@@ -72,5 +74,6 @@ def provenance(
         "n_available": job.task.n_available,
         "seed": job.task.seed,
         "conformance": asdict(conformance),
+        "swap": None if swap is None else asdict(swap),
         "noise_floor": None if noise is None else asdict(noise),
     }

@@ -18,7 +18,7 @@ from actlas.ingest.controls import Reach
 from actlas.ingest.devices import Child, chosen_devices, run_children, start_children
 from actlas.ingest.forecast import Speed, all_jobs, forecast_of, speed_of
 from actlas.ingest.jobs import Job, Resident, Run, passes, plan_residents
-from actlas.ingest.loading import adapted, load_base
+from actlas.ingest.loading import load_base
 from actlas.ingest.noise import NoiseFloor, Sample, noise_floor
 from actlas.ingest.outputs import N_TOP, Outputs
 from actlas.ingest.passes import Timing, run_pass
@@ -27,6 +27,7 @@ from actlas.ingest.progress import Forecast, Progress
 from actlas.ingest.provenance import maker, provenance
 from actlas.ingest.rendering import Rendering
 from actlas.ingest.shard import parse_shard, shares_of, take_shard
+from actlas.ingest.swaps import Swap, Swaps
 from actlas.store import (
     BATCH_TOKENS,
     CODEC,
@@ -348,10 +349,11 @@ def spec_of(
 
 def _run_resident(root: Path, resident: Resident, device: str, options: Options, progress: Progress) -> Iterator[Entry]:
     model = load_base(resident.base, resident.dtype, device)
+    swaps = Swaps(model, resident.base)
     for run in resident.runs:
         if run.jobs:
-            with adapted(model, run.adapter):
-                yield from _run_checkpoint(root, resident, run, model, options, progress)
+            with swaps.under(run.adapter) as swap:
+                yield from _run_checkpoint(root, resident, run, model, swap, options, progress)
 
 
 def _has_outputs(jobs: Sequence[Job]) -> bool:
@@ -366,7 +368,13 @@ def _opened(root: Path) -> StoreWriter:
 
 
 def _run_checkpoint(
-    root: Path, resident: Resident, run: Run, model: PreTrainedModel, options: Options, progress: Progress
+    root: Path,
+    resident: Resident,
+    run: Run,
+    model: PreTrainedModel,
+    swap: Swap | None,
+    options: Options,
+    progress: Progress,
 ) -> Iterator[Entry]:
     family, noise = resident.base.family, list[NoiseFloor]()
     first = run.jobs[0].tokenized
@@ -380,7 +388,7 @@ def _run_checkpoint(
     def describe(job: Job, capture: Capture, timing: Timing, sample: Sample | None) -> Mapping[str, Any]:
         if sample is not None and not noise:  # once for a checkpoint, on the first of its tasks
             noise.append(noise_floor(model, capture, sample))
-        return provenance(model, family, run, job, conformance, noise[0] if noise else None, timing)
+        return provenance(model, family, run, job, conformance, swap, noise[0] if noise else None, timing)
 
     for jobs in passes(run.jobs):
         positions = [job.position for job in jobs]

@@ -4,7 +4,15 @@ import shutil
 import warnings
 
 import pytest
-from peft import LoraConfig, PromptTuningConfig, get_peft_model
+from peft import (
+    IA3Config,
+    LoHaConfig,
+    LoraConfig,
+    PrefixTuningConfig,
+    PromptEncoderConfig,
+    PromptTuningConfig,
+    get_peft_model,
+)
 from safetensors.torch import load_file, save_file
 
 from actlas.ingest import Checkpoint, Options, ingest
@@ -104,9 +112,27 @@ def test_a_pickle_is_not_loaded(llama, tmp_path, refused):
     refused(lora, Source, r"as \.safetensors, got adapter_model\.bin; pickles can run code")
 
 
-def test_an_adapter_that_is_no_lora_is_refused(llama, tmp_path, refused):
-    save_other(tmp_path / "prompt", llama, PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2))
-    refused(tmp_path / "prompt", Source, "expected a LoRA adapter, got PROMPT_TUNING")
+VIRTUAL = {"task_type": "CAUSAL_LM", "num_virtual_tokens": 2}
+NOT_LORA = {
+    "PROMPT_TUNING": (
+        PromptTuningConfig(**VIRTUAL),
+        "learned virtual tokens before every prompt, so positions and .* alone",
+    ),
+    "P_TUNING": (
+        PromptEncoderConfig(**VIRTUAL),
+        "virtual tokens that an encoder of its own computes before every prompt",
+    ),
+    "PREFIX_TUNING": (PrefixTuningConfig(**VIRTUAL), "learned keys and values in every layer before every prompt"),
+    "IA3": (IA3Config(task_type="CAUSAL_LM"), "multiplies activations instead of adding to weights.*merge_and_unload"),
+    "LOHA": (LoHaConfig(target_modules=["q_proj"]), "knows neither its tensors nor .*Where PEFT can: Merge it"),
+}
+
+
+@pytest.mark.parametrize("kind", NOT_LORA)
+def test_an_adapter_that_is_no_lora_is_refused_with_the_reason_and_what_to_do(kind, llama, tmp_path, refused):
+    config, reason = NOT_LORA[kind]
+    save_other(tmp_path / "other", llama, config)
+    refused(tmp_path / "other", Source, f"expected a LoRA adapter, got {kind}; .*{reason}")
 
 
 def test_an_adapter_that_changes_the_base_is_refused(llama, tmp_path, refused):
