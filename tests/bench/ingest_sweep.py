@@ -221,7 +221,7 @@ on {machine()}, {torch.get_num_threads()} threads of torch, {datetime.now(UTC):%
 
 ## Time
 
-{chosen.adapters} LoRA adapters (rank 8, q and v) over one Llama of {n_parameters(SWEEP)} M parameters (random weights, float32),
+{chosen.adapters} LoRA adapters (60 are asked for; rank 8, q and v) over one Llama of {n_parameters(SWEEP)} M parameters (random weights, float32),
 one task of {chosen.prompts} prompts, {n_tokens:,} tokens in all, every layer at the last token: {whole:.0f} s.
 
 | what | measured | asked | |
@@ -243,7 +243,8 @@ measuring them once for each base would store another model's figures, so they s
 ## Host memory
 
 What a process that ingests one Llama of {n_parameters(WIDE)} M parameters ({WIDE["num_hidden_layers"]} layers, width \
-{WIDE["hidden_size"]}) grows by, at its peak, over what it holds after its imports.
+{WIDE["hidden_size"]}) grows by, at its peak, over what it
+holds after its imports. Under `all` the states of every token of a batch are in memory beside the superblocks.
 
 | position | prompts | weights | superblock | grew by | asked: weights + 2 superblocks + 500 MB | |
 |---|---:|---:|---:|---:|---:|---|
