@@ -41,6 +41,7 @@ bench: $(VENV)/.ready  ## ratios measured side by side; writes docs/benchmarks
 	$(BIN)/python -m tests.bench.store_throughput
 	$(BIN)/python -m tests.bench.store_codecs
 	$(BIN)/python -m tests.bench.ingest_throughput
+	$(BIN)/python -m tests.bench.ingest_sweep
 
 torture: $(VENV)/.ready  ## every fault in full numbers, about 15 minutes; writes docs/explanation/durability.md
 	$(BIN)/python -m tests.torture

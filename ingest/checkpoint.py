@@ -282,7 +282,7 @@ def find_adapter(name: str, base: Base, base_name: str, *, allow_base_mismatch: 
         )
     if config.get("peft_type") != "LORA":
         kind = config.get("peft_type")
-        raise Source(f"{directory}: expected a LoRA adapter, got {kind}; {_NOT_LORA.get(kind, _UNKNOWN)}")
+        raise Source(f"{directory}: expected a LoRA adapter, got {kind}; {_NOT_LORA.get(str(kind), _UNKNOWN)}")
     starts = config.get("init_lora_weights", True)
     if not (isinstance(starts, bool) or starts in ("gaussian", "orthogonal")):
         raise Source(
