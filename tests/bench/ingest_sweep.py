@@ -221,8 +221,9 @@ on {machine()}, {torch.get_num_threads()} threads of torch, {datetime.now(UTC):%
 
 ## Time
 
-{chosen.adapters} LoRA adapters (60 are asked for; rank 8, q and v) over one Llama of {n_parameters(SWEEP)} M parameters (random weights, float32),
-one task of {chosen.prompts} prompts, {n_tokens:,} tokens in all, every layer at the last token: {whole:.0f} s.
+{chosen.adapters} LoRA adapters (60 are asked for; rank 8, q and v) over one Llama of {n_parameters(SWEEP)} M parameters
+(random weights, float32), one task of {chosen.prompts} prompts, {n_tokens:,} tokens in all, every layer at the last
+token: {whole:.0f} s.
 
 | what | measured | asked | |
 |---|---:|---:|---|
