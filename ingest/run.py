@@ -154,8 +154,10 @@ def ingest(
             if entry.task not in {earlier.task for earlier in written}:
                 _label_tasks(root, [entry], options.clusters)
             written.append(entry)
-    order = {job.identity.key: place for place, (_, job) in enumerate(all_jobs(residents))}
-    written.sort(key=lambda entry: order[entry.key])  # several processes commit in any order
+    runs = [run for resident in residents for run in resident.runs]
+    names = ((run.checkpoint.slug, job.identity.key) for run in runs for job in run.jobs)
+    order = {name: place for place, name in enumerate(names)}
+    written.sort(key=lambda entry: order[entry.model, entry.key])  # several processes commit in any order
     return Report(forecast=forecast, written=tuple(written), present=tuple(present))
 
 
