@@ -43,7 +43,7 @@ bench: $(VENV)/.ready  ## ratios measured side by side; writes docs/benchmarks
 	$(BIN)/python -m tests.bench.ingest_throughput
 	$(BIN)/python -m tests.bench.ingest_sweep
 
-torture: $(VENV)/.ready  ## every fault in full numbers, about 15 minutes; writes docs/explanation/durability.md
+torture: $(VENV)/.ready  ## every fault in full numbers, about half an hour; writes docs/explanation/durability.md
 	$(BIN)/python -m tests.torture
 
 docs: $(VENV)/.ready  ## rewrite the generated pages

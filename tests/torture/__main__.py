@@ -1,4 +1,4 @@
-"""Run the whole torture and write the counts into docs/explanation/durability.md: `make torture`, about 15 minutes."""
+"""Run the whole torture and write the counts into docs/explanation/durability.md: `make torture`, about half an hour."""
 
 import argparse
 import itertools
