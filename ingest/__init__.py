@@ -3,10 +3,11 @@
 from actlas.ingest.checkpoint import Checkpoint
 from actlas.ingest.clusters import load_clusters
 from actlas.ingest.fields import Fields
+from actlas.ingest.options import Options
 from actlas.ingest.positions import POSITIONS
 from actlas.ingest.progress import Forecast, Progress
 from actlas.ingest.rendering import RENDERINGS, Rendering, load_rendering
-from actlas.ingest.run import Options, Report, ingest
+from actlas.ingest.run import Report, ingest
 from actlas.ingest.sample import sample_task
 from actlas.ingest.status import EntryStatus, ingest_status
 from actlas.ingest.sweep import find_adapters, read_sweep, revisions_of

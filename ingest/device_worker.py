@@ -18,7 +18,7 @@ import torch
 from actlas.ingest.devices import find_device
 from actlas.ingest.forecast import speed_of
 from actlas.ingest.progress import Progress
-from actlas.ingest.run import run_residents
+from actlas.ingest.residents import run_residents
 from actlas.store import ActError
 
 

@@ -2,13 +2,13 @@
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from actlas.ingest.jobs import Job, Resident, passes
+from actlas.ingest.jobs import Resident, all_jobs, passes
 from actlas.ingest.loading import TORCH_DTYPES
 from actlas.ingest.peaks import peak_rate
 from actlas.ingest.progress import Forecast
@@ -20,14 +20,6 @@ class Speed(NamedTuple):
 
     measured: float
     peak: float | None
-
-
-def all_jobs(residents: Sequence[Resident]) -> Iterator[tuple[Resident, Job]]:
-    """Yield every job with the base that it runs on."""
-    for resident in residents:
-        for run in resident.runs:
-            for job in run.jobs:
-                yield resident, job
 
 
 def forecast_of(root: Path, residents: Sequence[Resident], n_present: int, speed: Callable[[], Speed]) -> Forecast:

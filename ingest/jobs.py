@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 
 from actlas.ingest.checkpoint import Adapter, Base, Checkpoint, find_adapter, find_base, find_directory, identity
@@ -72,6 +73,14 @@ def n_whole(job: Job, n_rows: int) -> int:
     return sum(first + length <= n_rows for first, length in zip(job.offsets, job.tokenized.lengths, strict=True))
 
 
+def all_jobs(residents: Sequence[Resident]) -> Iterator[tuple[Resident, Job]]:
+    """Yield every job with the base that it runs on."""
+    for resident in residents:
+        for run in resident.runs:
+            for job in run.jobs:
+                yield resident, job
+
+
 def passes(jobs: Sequence[Job]) -> list[list[Job]]:
     """Return the jobs that one run over a task's prompts serves together: its positions."""
     together: dict[tuple[str, str], list[Job]] = {}
@@ -120,7 +129,7 @@ def plan_residents(
     if reach.off_target is not None and not any(map(is_control, checkpoints)):
         raise InvalidInput("--off-target: none of the checkpoints is a control, trained on exactly one task")
     residents: dict[Path, Resident] = {}
-    tokenized: dict[tuple[int, str, str], TokenizedTask] = {}
+    prepared: dict[tuple[Path, str, str], tuple[TokenizedTask, Plan]] = {}
     for checkpoint in checkpoints:
         with _naming(checkpoint):
             place = find_directory(checkpoint.base, checkpoint.revision).resolve()
@@ -134,24 +143,22 @@ def plan_residents(
                 )
             chosen, draw = tasks_of(checkpoint, tasks, reach)
         run = Run(checkpoint, adapter, identity(resident.base, adapter), draw)
-        for task in chosen:
-            for rendering in chosen_renderings:
-                known = (id(resident), task.slug, rendering.slug)
-                if known not in tokenized:
-                    tokenized[known] = tokenize(
-                        task,
-                        resident.base.tokenizer,
-                        rendering,
-                        resident.base.max_tokens,
-                        with_content=CONTENT in positions,
-                    )
-                plan = make_plan(tokenized[known].lengths, batch_tokens)
-                run.jobs.extend(
-                    _job(resident, run, position, task, rendering, tokenized[known], plan, outputs)
-                    for position in positions
-                )
+        for task, rendering in product(chosen, chosen_renderings):
+            known = (place, task.slug, rendering.slug)
+            if known not in prepared:  # the same for every adapter of a base
+                prepared[known] = _prepare(task, resident.base, rendering, positions, batch_tokens)
+            run.jobs.extend(
+                _job(resident, run, position, task, rendering, *prepared[known], outputs) for position in positions
+            )
         resident.runs.append(run)
     return list(residents.values())
+
+
+def _prepare(
+    task: Task, base: Base, rendering: Rendering, positions: Sequence[str], batch_tokens: int
+) -> tuple[TokenizedTask, Plan]:
+    tokenized = tokenize(task, base.tokenizer, rendering, base.max_tokens, with_content=CONTENT in positions)
+    return tokenized, make_plan(tokenized.lengths, batch_tokens)
 
 
 def _resident(checkpoint: Checkpoint, layers: str | None, dtype: str) -> Resident:

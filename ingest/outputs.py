@@ -9,11 +9,16 @@ from transformers import PreTrainedModel
 from actlas.ingest.positions import Parts
 from actlas.store import Source
 
-N_TOP = 50
+_N_TOP = 50
 _ROWS = 128  # a vocabulary of 256,000 logits in float32 is 1 MiB a row
 
 # Relative to the largest log-probability: logits of the head alone against those of the whole model.
 _TOLERANCE = {torch.float32: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.1}
+
+
+def n_top(config: Any) -> int:
+    """Return how many of the largest logits are kept: 50, or all of a smaller vocabulary."""
+    return min(_N_TOP, int(config.vocab_size))
 
 
 class Outputs:
@@ -23,8 +28,6 @@ class Outputs:
     ----------
     model : PreTrainedModel
         A causal decoder.
-    n_top : int
-        How many of the largest logits to keep.
 
     Raises
     ------
@@ -32,11 +35,11 @@ class Outputs:
         When the model has no language-model head.
     """
 
-    def __init__(self, model: PreTrainedModel, n_top: int = N_TOP) -> None:
+    def __init__(self, model: PreTrainedModel) -> None:
         head = model.get_output_embeddings()
         if head is None:
             raise Source(f"{type(model).__name__}: it has no language-model head, so there are no outputs to keep")
-        self._head, self._n_top = head, n_top
+        self._head, self._n_top = head, n_top(model.config)
         self._cap = getattr(model.config, "final_logit_softcapping", None)
 
     def __call__(

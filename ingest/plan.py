@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from actlas.store.digest import LEAF_ROWS, json_digest
 
@@ -42,7 +43,7 @@ class Plan:
         """Tokens computed, padding counted."""
         return sum(batch.n_padded for superblock in self.superblocks for batch in superblock)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Digest of budget and batches: values depend on them, and on their padding, in every dtype below float32.
 

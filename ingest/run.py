@@ -1,45 +1,31 @@
 """Ingest: run each checkpoint once over the tasks and commit an entry for each."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from transformers import PreTrainedModel
 
-from actlas.ingest.capture import Capture
 from actlas.ingest.checkpoint import Checkpoint
 from actlas.ingest.clusters import label_cluster
-from actlas.ingest.conformance import check_conformance, choose_probes
 from actlas.ingest.controls import Reach
 from actlas.ingest.devices import Child, chosen_devices, run_children, start_children
-from actlas.ingest.forecast import Speed, all_jobs, forecast_of, speed_of
-from actlas.ingest.jobs import Job, Resident, Run, passes, plan_residents
-from actlas.ingest.loading import load_base
-from actlas.ingest.noise import NoiseFloor, Sample, noise_floor
-from actlas.ingest.outputs import N_TOP, Outputs
-from actlas.ingest.passes import Timing, run_pass
-from actlas.ingest.positions import ALL, check_positions
+from actlas.ingest.forecast import Speed, forecast_of, speed_of
+from actlas.ingest.jobs import Resident, passes, plan_residents
+from actlas.ingest.notes import say_what_is_special
+from actlas.ingest.options import Options
+from actlas.ingest.positions import check_positions
 from actlas.ingest.progress import Forecast, Progress
-from actlas.ingest.provenance import maker, provenance
-from actlas.ingest.rendering import Rendering
+from actlas.ingest.residents import labels_of, run_residents, spec_of
 from actlas.ingest.shard import parse_shard, shares_of, take_shard
-from actlas.ingest.swaps import Swap, Swaps
 from actlas.store import (
     BATCH_TOKENS,
-    CODEC,
-    AlreadyExists,
     Entry,
-    EntrySpec,
     InvalidInput,
-    Model,
     Store,
     StoreWriter,
     Task,
-    create_store,
     open_writer,
     store_exists,
     writable_root,
@@ -47,27 +33,6 @@ from actlas.store import (
 from actlas.store.codec import check_codec
 from actlas.store.limit import check_limit
 from actlas.store.storage import LocalStorage
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """How an ingest runs; see `ingest`."""
-
-    renderings: tuple[str | Rendering, ...] = ("raw",)
-    positions: tuple[str, ...] = ("last",)
-    layers: str | None = None
-    dtype: str = "auto"
-    device: str = "auto"
-    devices: tuple[str, ...] | None = None
-    all_tasks: bool = False
-    off_target: int | None = None
-    seed: int = 0
-    clusters: Mapping[str, str] = field(default_factory=dict)
-    allow_base_mismatch: bool = False
-    codec: str = CODEC
-    outputs: bool = False
-    batch_tokens: int | None = None
-    shard: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,8 +108,7 @@ def ingest(
     dtype = residents[0].dtype
     with start_children(_shared(devices, residents), _n_threads(devices), dtype) as children:
         forecast = forecast_of(root, residents, len(present), partial(_speed, devices, children, dtype))
-        _say_draws(residents, progress)
-        _say_what_is_special(tasks, residents, present, progress)
+        say_what_is_special(tasks, residents, present, progress)
         progress.start(forecast)
         if dry_run or forecast.n_entries == 0:
             return Report(forecast=forecast, present=tuple(present))
@@ -207,15 +171,6 @@ def _run(
         yield Entry(LocalStorage(root), path)
 
 
-def run_residents(
-    root: Path, residents: Sequence[Resident], device: str, options: Options, progress: Progress
-) -> Iterator[Entry]:
-    """Run every job of `residents` on one device, and yield each entry when it is committed."""
-    for resident in residents:
-        if any(run.jobs for run in resident.runs):
-            yield from _run_resident(root, resident, device, options, progress)
-
-
 def planned(root: Path, checkpoints: Sequence[Checkpoint], tasks: Sequence[Task], options: Options) -> list[Resident]:
     """Return the entries of an ingest, or of its shard, done or not, grouped by base; parameters as in `ingest`."""
     shard = None if options.shard is None else parse_shard(options.shard)
@@ -255,147 +210,11 @@ def _label_present(writer: StoreWriter, residents: Sequence[Resident], models: s
     """Take over what the user says of models whose entries need no work."""
     for resident in residents:
         for run in resident.runs:
-            if run.checkpoint.slug in models and _labels(run):
-                writer.label(run.checkpoint.slug, _labels(run))
+            if run.checkpoint.slug in models and labels_of(run):
+                writer.label(run.checkpoint.slug, labels_of(run))
 
 
 def _label_tasks(root: Path, entries: Sequence[Entry], clusters: Mapping[str, str]) -> None:
     """Put the tasks of entries into clusters."""
     for task in sorted({entry.task for entry in entries}):
         label_cluster(open_writer(root), task, clusters)
-
-
-def _labels(run: Run) -> dict[str, Any]:
-    trained_on = {"trained_on": list(run.checkpoint.trained_on)} if run.checkpoint.trained_on else {}
-    return dict(run.checkpoint.labels) | trained_on
-
-
-def _say_draws(residents: Sequence[Resident], progress: Progress) -> None:
-    """Say which tasks were drawn for which control."""
-    for run in (run for resident in residents for run in resident.runs):
-        if run.draw and run.jobs:
-            progress.note(
-                f"{run.checkpoint.slug}: off target, drawn with seed {run.draw.seed}: {', '.join(run.draw.tasks)}"
-            )
-
-
-def _say_what_is_special(
-    tasks: Sequence[Task], residents: Sequence[Resident], present: Sequence[Entry], progress: Progress
-) -> None:
-    for task in tasks:
-        if task.n_duplicates:
-            progress.note(
-                f"task {task.slug}: {task.n_duplicates} exact duplicates kept once, {len(task)} examples remain"
-            )
-        if task.n_available is not None:
-            progress.note(
-                f"task {task.slug}: {len(task)} of {task.n_available} examples are taken, drawn with seed {task.seed}"
-            )
-    seen = {
-        (job.task.slug, job.rendering): (job.tokenized, resident.base)
-        for resident, job in all_jobs(residents)
-        if job.tokenized.n_truncated or job.tokenized.n_apart
-    }
-    for (slug, rendering), (tokenized, base) in seen.items():
-        if tokenized.n_truncated:
-            progress.note(
-                f"task {slug} ({rendering}): {tokenized.n_truncated} prompts cut at their beginning to {base.max_tokens} tokens"
-                + (", targets included" if tokenized.has_targets else "")
-            )
-        if tokenized.n_apart:
-            progress.note(
-                f"task {slug} ({rendering}): {tokenized.n_apart} targets tokenized apart from their prompts, for with them the "
-                "prompts' last tokens are others"
-            )
-    for entry in present:
-        progress.note(f"already there, not computed again: {entry.label}")
-
-
-def spec_of(
-    resident: Resident,
-    run: Run,
-    job: Job,
-    norm_width: int | None,
-    codec: str = CODEC,
-    made_by: Mapping[str, Any] | None = None,
-) -> EntrySpec:
-    """Return what the store must know of an entry; the norm's width is not known before the model runs."""
-    base, checkpoint = resident.base, run.checkpoint
-    model = Model(
-        name=checkpoint.slug,
-        identity=run.identity,
-        base=checkpoint.base,
-        revision=checkpoint.revision,
-        adapter=checkpoint.adapter,
-        architecture=(base.config.architectures or [base.config.model_type])[0],
-        n_layers=base.config.num_hidden_layers,
-        width=base.config.hidden_size,
-        norm_width=norm_width,
-        tokenizer_digest=base.tokenizer_digest,
-    )
-    return EntrySpec(
-        model=model,
-        task=job.task,
-        rendering=job.rendering,
-        position=job.position,
-        identity=job.identity,
-        token_digests=job.tokenized.digests,
-        n_tokens=job.tokenized.lengths,
-        offsets=job.offsets if job.position == ALL else None,
-        n_target_tokens=job.tokenized.n_target_tokens,
-        n_top=min(N_TOP, base.config.vocab_size) if job.identity.outputs else None,
-        codec=codec,
-        maker=made_by or {},
-    )
-
-
-def _run_resident(root: Path, resident: Resident, device: str, options: Options, progress: Progress) -> Iterator[Entry]:
-    model = load_base(resident.base, resident.dtype, device)
-    swaps = Swaps(model, resident.base)
-    for run in resident.runs:
-        if run.jobs:
-            with swaps.under(run.adapter) as swap:
-                yield from _run_checkpoint(root, resident, run, model, swap, options, progress)
-
-
-def _has_outputs(jobs: Sequence[Job]) -> bool:
-    return any(job.identity.outputs for job in jobs)
-
-
-def _opened(root: Path) -> StoreWriter:
-    if not store_exists(root):
-        with suppress(AlreadyExists):  # another shard makes it at this moment
-            return create_store(root)
-    return open_writer(root)
-
-
-def _run_checkpoint(
-    root: Path,
-    resident: Resident,
-    run: Run,
-    model: PreTrainedModel,
-    swap: Swap | None,
-    options: Options,
-    progress: Progress,
-) -> Iterator[Entry]:
-    family, noise = resident.base.family, list[NoiseFloor]()
-    first = run.jobs[0].tokenized
-    rows = choose_probes(first.lengths)
-    probes, parts = [first.token_ids[row] for row in rows], [first.parts[row] for row in rows]
-    outputs = Outputs(model, min(N_TOP, model.config.vocab_size)) if options.outputs else None
-    conformance = check_conformance(model, probes, options.positions, family, parts=parts, outputs=outputs)
-    # Only now: a model that is refused leaves no empty store behind.
-    writer = _opened(root)
-
-    def describe(job: Job, capture: Capture, timing: Timing, sample: Sample | None) -> Mapping[str, Any]:
-        if sample is not None and not noise:  # once for a checkpoint, on the first of its tasks
-            noise.append(noise_floor(model, capture, sample))
-        return provenance(model, family, run, job, conformance, swap, noise[0] if noise else None, timing)
-
-    for jobs in passes(run.jobs):
-        positions = [job.position for job in jobs]
-        where = "" if positions == ["last"] else f" / {', '.join(positions)}"
-        progress.entry(f"{run.checkpoint.slug} / {jobs[0].task.slug} / {jobs[0].rendering}{where}")
-        capture = Capture(model, resident.layers, positions, family, outputs if _has_outputs(jobs) else None)
-        specs = [spec_of(resident, run, job, conformance.norm_width, options.codec, maker(model)) for job in jobs]
-        yield from run_pass(writer, specs, jobs, capture, progress, partial(describe, jobs[0], capture), _labels(run))

@@ -7,7 +7,9 @@ from typing import Literal
 
 from actlas.ingest.checkpoint import Checkpoint
 from actlas.ingest.jobs import Job, Resident, Run, n_whole
-from actlas.ingest.run import Options, planned, spec_of
+from actlas.ingest.options import Options
+from actlas.ingest.residents import spec_of
+from actlas.ingest.run import planned
 from actlas.store import StoreWriter, Task, open_writer, store_exists, writable_root
 from actlas.store.unfinished import find_unfinished
 

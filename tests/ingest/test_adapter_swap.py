@@ -10,7 +10,7 @@ from actlas.ingest import Checkpoint, Options, ingest
 from actlas.ingest.capture import Capture
 from actlas.ingest.checkpoint import find_adapter, find_base
 from actlas.ingest.loading import adapted, load_base
-from actlas.ingest.run import load_base as real_load_base
+from actlas.ingest.residents import load_base as real_load_base
 from actlas.store import Mismatch
 from tests.ingest.checkpoints import bits, edit_json, ingest_one, load, own_states
 
@@ -111,7 +111,7 @@ def test_many_adapters_load_their_base_once_and_give_what_each_gives_alone(
         loads.append(base.directory)
         return real_load_base(base, *settings)
 
-    monkeypatch.setattr("actlas.ingest.run.load_base", counted)
+    monkeypatch.setattr("actlas.ingest.residents.load_base", counted)
     loras = [adapters(**settings) for settings in KINDS.values()]
     checkpoints = [
         *(Checkpoint(base=str(path), adapter=str(lora), name=f"tuned-{n}") for n, lora in enumerate(loras)),

@@ -60,7 +60,7 @@ def no_weights(monkeypatch):
         raise AssertionError("weights were loaded")
 
     def forbid():
-        monkeypatch.setattr("actlas.ingest.run.load_base", forbidden)
+        monkeypatch.setattr("actlas.ingest.residents.load_base", forbidden)
 
     return forbid
 

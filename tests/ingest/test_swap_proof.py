@@ -104,6 +104,6 @@ def test_weights_that_change_between_hashing_and_loading_are_an_error(
         change(tmp_path / which / WEIGHTS[which])
         return load_base(*settings)
 
-    monkeypatch.setattr("actlas.ingest.run.load_base", changed_meanwhile)
+    monkeypatch.setattr("actlas.ingest.residents.load_base", changed_meanwhile)
     with pytest.raises(Source, match=rf"{tmp_path / which}: \S+ changed between being hashed and being loaded"):
         ingest(tmp_path / "other.act", sweep(base, lora), [task], CPU)

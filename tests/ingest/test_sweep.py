@@ -34,7 +34,7 @@ def loads(monkeypatch):
         loaded.append(base.directory)
         return load_base(base, *more)
 
-    monkeypatch.setattr("actlas.ingest.run.load_base", counting)
+    monkeypatch.setattr("actlas.ingest.residents.load_base", counting)
     return loaded
 
 
