@@ -115,4 +115,6 @@ def _with_groups(request: Request, joined: Join, rows: RowSet) -> dict[str, Any]
         having = ", ".join(sorted({*task.rows[0]} - {"example_id", "prompt", "target"})) or "none"
         raise InvalidInput(f"metric {request.text!r}: task {task.slug!r} has no column {name!r}; it has {having}")
     values = dict(zip(task.example_ids, column, strict=True))
-    return request.options | {"groups": [values[example] for example in rows.ids]}
+    groups = [values[example] for example in rows.ids]
+    # A row without a group stands alone, as one without a source does elsewhere.
+    return request.options | {"groups": [(row,) if group in (None, "") else group for row, group in enumerate(groups)]}

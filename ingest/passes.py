@@ -88,8 +88,10 @@ def _run_superblock(
     needing = [sink for sink in sinks if sink.begin(superblock)]
     takers = {batch: [sink for sink in needing if sink.needs(batch)] for batch in superblock}
     needed = [batch for batch in superblock if takers[batch]]
-    progress.skip(*(sum(of(batch) for batch in superblock if not takers[batch]) for of in (_n_rows, _n_padded)))
-    largest, samples, n_tokens = max(needed, key=_n_rows, default=None), list[Sample](), 0
+    skipped = [batch for batch in superblock if not takers[batch]]
+    progress.skip(sum(len(batch.rows) for batch in skipped), sum(batch.n_padded for batch in skipped))
+    largest = max(needed, key=lambda batch: len(batch.rows), default=None)
+    samples, n_tokens = list[Sample](), 0
     for batch in needed:
         token_ids = [job.tokenized.token_ids[row] for row in batch.rows]
         parts = [job.tokenized.parts[row] for row in batch.rows]
@@ -106,14 +108,6 @@ def _run_superblock(
     for sink in needing:
         sink.end()
     return samples, n_tokens
-
-
-def _n_rows(batch: Batch) -> int:
-    return len(batch.rows)
-
-
-def _n_padded(batch: Batch) -> int:
-    return batch.n_padded
 
 
 def _too_large(batch: Batch, job: Job) -> MemoryBudget:

@@ -40,11 +40,8 @@ def chunk_and_shard(array: ArraySpec, itemsize: int, codec: str) -> tuple[Shape,
         of it: it keeps high and low bytes apart in large blocks only. A shard spans examples up to one superblock, then layers
         until it holds about 16 MiB, so that small tasks do not become thousands of small files.
     """
-    layers, n_rows, features = (
-        array.shape[: array.row_axis],
-        array.shape[array.row_axis],
-        array.shape[array.row_axis + 1 :],
-    )
+    axis = array.row_axis
+    layers, n_rows, features = array.shape[:axis], array.shape[axis], array.shape[axis + 1 :]
     row_bytes = math.prod(features) * itemsize
     # Halved or not, they divide a superblock: all of these are powers of two.
     rows = min(LEAF_ROWS if CODECS[codec] else CHUNK_ROWS, array.superblock_rows)

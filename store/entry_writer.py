@@ -200,17 +200,16 @@ class EntryWriter:
     def _content(self) -> dict[str, tuple[Array, tuple[str, ...]]]:
         """Return the small arrays that count for the id, each with its dimensions."""
         spec = self.spec
-        return {
+        content: dict[str, tuple[Array, tuple[str, ...]]] = {
             "example_id": (_digest_rows(spec.task.example_ids), ("example", "digest_byte")),
             "token_digest": (_digest_rows(spec.token_digests), ("example", "digest_byte")),
             "n_tokens": (np.array(spec.n_tokens, "<i4"), ("example",)),
-            **({} if spec.offsets is None else {"offset": (np.array(spec.offsets, "<i8"), ("example",))}),
-            **(
-                {}
-                if spec.n_target_tokens is None
-                else {"n_target_tokens": (np.array(spec.n_target_tokens, "<i4"), ("example",))}
-            ),
         }
+        if spec.offsets is not None:
+            content["offset"] = (np.array(spec.offsets, "<i8"), ("example",))
+        if spec.n_target_tokens is not None:
+            content["n_target_tokens"] = (np.array(spec.n_target_tokens, "<i4"), ("example",))
+        return content
 
     def _summary(self) -> dict[str, tuple[Array, tuple[str, ...]]]:
         """Return the small arrays that follow from the others, each with its dimensions."""

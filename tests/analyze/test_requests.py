@@ -45,6 +45,16 @@ def test_groups_are_a_column_of_the_task(root: Path):
         compare_table(store, ["a", "b"], metrics=["cka-within:source"])
 
 
+def test_a_row_without_a_group_stands_alone(root: Path):
+    x, y = related(30, 5, 7)
+    groups = [None if row in (1, 2, 3, 4) else "" if row in (5, 6, 7, 8) else f"t{row % 3}" for row in range(30)]
+    store = store_of(root, {"a": x, "b": y}, columns={"template_id": groups})
+    kept = [row for row in range(30) if groups[row]]
+    expected = similarity(x[0, kept], y[0, kept], "cka-within", groups=[groups[row] for row in kept])
+    table = compare_table(store, ["a", "b"], metrics=["cka-within:template_id"])
+    assert table["cka-within:template_id"][0] == pytest.approx(expected, abs=1e-10)
+
+
 def test_rows_that_are_not_finite_are_left_out_on_both_sides(root: Path):
     x, y = related(40, 5, 7)
     x[0, 3, 1] = np.nan
