@@ -84,7 +84,7 @@ def check_budget(requests: Sequence[Request], n: int, widths: tuple[int, int], m
     if requests and needed > memory:
         raise MemoryBudget(
             f"{', '.join(request.text for request in requests)}: {n} rows of {widths[0]} and {widths[1]} features need "
-            f"{needed / 2**20:.0f} MiB, the budget is {memory / 2**20:.0f} MiB; give more --memory, or fewer examples"
+            f"{needed:,} bytes, the budget is {memory:,}; give more --memory, or fewer examples"
         )
 
 
@@ -97,9 +97,17 @@ def answer(
     if rows.loses_too_much or len(rows.ids) == 0:
         return {request.text: float("nan") for request in requests}
     x, y = (_read(side, where) for side, where in ((a, rows.rows_a), (b, rows.rows_b)))
-    return {
-        request.text: similarity(x, y, request.metric, **_with_groups(request, joined, rows)) for request in requests
-    }
+    return {request.text: _similarity(x, y, request, joined, rows) for request in requests}
+
+
+def _similarity(
+    x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], request: Request, joined: Join, rows: RowSet
+) -> float:
+    options = _with_groups(request, joined, rows)
+    try:
+        return similarity(x, y, request.metric, **options)
+    except InvalidInput as error:  # an option that does not fit so few rows
+        raise InvalidInput(f"task {joined.a.task!r}, metric {request.text!r}: {error}") from error
 
 
 def _read(source: StoredRepresentation, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:

@@ -71,8 +71,17 @@ def test_what_does_not_fit_is_refused_before_anything_is_read(root: Path, monkey
     x, y = related(300, 5, 7)
     store = store_of(root, {"a": x, "b": y})
     monkeypatch.setattr("actlas.analyze.representation.StoredRepresentation.read", None)
-    with pytest.raises(MemoryBudget, match=r"rsa, svcca: 300 rows of 5 and 7 features need 6 MiB, the budget is 2 MiB"):
+    with pytest.raises(
+        MemoryBudget, match=r"rsa, svcca: 300 rows of 5 and 7 features need 5,875,200 bytes, the budget is 2,097,152"
+    ):
         compare_table(store, ["a", "b"], metrics=["rsa", "svcca"], memory=2 << 20)
+
+
+def test_an_option_that_does_not_fit_so_few_rows_names_the_task(root: Path):
+    x, y = related(20, 5, 7)
+    store = store_of(root, {"a": x, "b": y})
+    with pytest.raises(InvalidInput, match="task 'rte', metric 'mutual-knn:20': k: expected 1 to 19 neighbours"):
+        compare_table(store, ["a", "b"], metrics=["mutual-knn:20"])
 
 
 def test_the_dataset_says_what_its_variables_are(root: Path):
