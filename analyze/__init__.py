@@ -1,18 +1,24 @@
 """actlas.analyze: compare models from a store, out of core, with error bars. No torch."""
 
-from actlas.analyze.comparison import compare, compare_table
+from actlas.analyze.comparison import Comparison, Means, ask, compare, compare_table, explain
 from actlas.analyze.engine import MEMORY
 from actlas.analyze.figure import curves, plot_curves
 from actlas.analyze.metrics import METRICS, measures, similarity
+from actlas.analyze.question import Question
 from actlas.analyze.results import check_output, to_dataset, write_table
 
 __all__ = [
     "MEMORY",
     "METRICS",
+    "Comparison",
+    "Means",
+    "Question",
+    "ask",
     "check_output",
     "compare",
     "compare_table",
     "curves",
+    "explain",
     "measures",
     "plot_curves",
     "similarity",

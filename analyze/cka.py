@@ -1,15 +1,13 @@
 """From sums to numbers: debiased and biased linear CKA with standard error, null mean, and reasons for NaN."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from actlas.analyze.engine import Pair, PassResult
-from actlas.analyze.hsic import Float64, hsic_biased, jackknife_error, leave_group_out, ratio
+from actlas.analyze.hsic import MIN_EXAMPLES, Float64, hsic_biased, jackknife_error, leave_group_out, ratio
 from actlas.analyze.tiling import Tiling
-
-MIN_EXAMPLES = 4  # the unbiased HSIC divides by n(n - 3)
 
 _FLOAT32_EPSILON = 1e-7
 _LONG_ROW = 1e4  # of squared norms, a hundredfold length
@@ -34,6 +32,8 @@ class Cka:
         Participation ratio tr(K)^2 / |K|^2 of both sides.
     reason : str
         Why a number is NaN; empty where none is.
+    left_out : (n_groups,) float64
+        The debiased CKA without each group; NaN throughout where the error is.
     """
 
     cka: float
@@ -43,6 +43,7 @@ class Cka:
     participation_x: float
     participation_y: float
     reason: str
+    left_out: Float64 = field(default_factory=lambda: np.full(1, np.nan), repr=False, compare=False)
 
 
 def undefined(reason: str) -> Cka:
@@ -127,7 +128,8 @@ def _finish_pair(result: PassResult, pair: Pair, tiling: Tiling, x: _Self, y: _S
         return undefined(x.reason or y.reason)
     sums = result.pairs[pair]
     left_out = leave_group_out(sums, result.within[pair[0]], result.within[pair[1]], tiling.group_of_row)
-    se, reason = _standard_error(ratio(left_out, x.left_out, y.left_out), tiling)
+    without = ratio(left_out, x.left_out, y.left_out)
+    se, reason = _standard_error(without, tiling)
     return Cka(
         cka=float(ratio(sums.total, x.S, y.S)),
         se=se,
@@ -136,6 +138,7 @@ def _finish_pair(result: PassResult, pair: Pair, tiling: Tiling, x: _Self, y: _S
         participation_x=x.participation,
         participation_y=y.participation,
         reason=reason,
+        left_out=np.full_like(without, np.nan) if reason else without,
     )
 
 

@@ -1,58 +1,97 @@
-"""Compare models from a store: select, join, group by row set, one pass for each, one table."""
+"""Compare models from a store: what is asked is cut into blocks, each block is computed once, all make one table."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, get_args
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack, get_args
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
-import xarray as xr
 
-from actlas.analyze.cka import Cka, finalise, ill_conditioned, undefined
-from actlas.analyze.engine import MEMORY, run_pass
-from actlas.analyze.representation import Rows, StoredRepresentation
-from actlas.analyze.requests import answer, check_budget, parse_request
-from actlas.analyze.results import to_dataset
-from actlas.analyze.rowset import Join, RowSet, join
-from actlas.analyze.selection import (
-    Layers,
-    ModelRef,
-    layer_pairs,
-    model_pairs,
-    parse_models,
-    select_entries,
-    select_tasks,
-)
-from actlas.analyze.tiling import make_tiling
-from actlas.store import Depth, InvalidInput, NotFound, Store, check_entry
+from actlas.analyze.blocks import Block, blocks_of
+from actlas.analyze.question import Question
+from actlas.analyze.rows import Row, names_of
+from actlas.analyze.work import MEMORY, Work, compute, plans, prepare
+from actlas.store import Depth, InvalidInput, Store
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 Progress = Callable[[int, int, str], None]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Means:
+    """With what a comparison is computed; none of it changes a number.
+
+    Attributes
+    ----------
+    memory : int
+        Budget in bytes.
+    depth : {"size", "sample", "full"}
+        How far the entries are verified first: presence and sizes of their files, a sample of the files, or all bytes.
+        Whatever it is, every chunk that is read is checked against its checksum.
+    progress : callable, optional
+        Called with tasks done, tasks in all, and the task at hand.
+    """
+
+    memory: int = MEMORY
+    depth: Depth = "size"
+    progress: Progress | None = None
+
+    def __post_init__(self) -> None:
+        if self.depth not in get_args(Depth):
+            raise InvalidInput(f"depth: expected one of {', '.join(get_args(Depth))}, got {self.depth!r}")
+
+
+_MEANS = Means()
+
+
+class Options(TypedDict, total=False):
+    """What `compare` and `compare_table` can be given by name; see `compare`."""
+
+    tasks: str | Sequence[str] | None
+    pairs: str
+    layers: str
+    position: str
+    metrics: Sequence[str]
+    where: str | None
+    match_n: int | None
+    seed: int
+    min_shared: float
+    differences: bool
+    baselines: bool
+    memory: int
+    depth: Depth
+    progress: Progress | None
+
+
 @dataclass(frozen=True, eq=False)
-class _Cell:
-    """One number to be computed."""
+class Comparison:
+    """What was asked, and the answer.
 
-    pair: tuple[ModelRef, ModelRef]
-    joined: Join
-    a: StoredRepresentation
-    b: StoredRepresentation
-    rows: RowSet
+    Attributes
+    ----------
+    question : Question
+        What was asked.
+    table : pandas.DataFrame
+        One row a (task, pair of models, pair of layers); see `compare_table`.
+    differences : pandas.DataFrame
+        Where they were asked for, one row a (task, reference, two models, layer): CKA(reference, model_a) minus
+        CKA(reference, model_b) on the rows that all three have, with its paired standard error; empty otherwise.
+    """
+
+    question: Question
+    table: pd.DataFrame
+    differences: pd.DataFrame
+
+    def to_dataset(self) -> "xr.Dataset":
+        """Return the table as labelled arrays."""
+        from actlas.analyze.results import to_dataset  # xarray takes a tenth of a second to import
+
+        return to_dataset(self.table, self.question.layers)
 
 
-def compare(
-    store: Store,
-    models: Sequence[str],
-    *,
-    tasks: str | Sequence[str] | None = None,
-    layers: Layers = "matched",
-    position: str = "last",
-    metrics: Sequence[str] = (),
-    memory: int = MEMORY,
-    depth: Depth = "size",
-    progress: Progress | None = None,
-) -> xr.Dataset:
+def compare(store: Store, models: Sequence[str], **options: Unpack[Options]) -> "xr.Dataset":
     """Compare models by linear CKA on every task that they share, out of core.
 
     Parameters
@@ -60,63 +99,47 @@ def compare(
     store : Store
         Where their activations are.
     models : sequence of str
-        ``model`` or ``model:rendering``; all pairs are compared.
+        ``model`` or ``model:rendering``, each with or without ``@dtype`` or ``@key``.
     tasks : str or sequence of str, optional
         Names or glob patterns; all tasks by default.
-    layers : {"matched", "all"}
-        Each layer with the same layer of the other model, or all pairs of layers, also inside each model.
+    pairs : str
+        ``all`` pairs of models (default), ``ref:MODEL`` with each of the others, or ``consecutive`` ones.
+    layers : str
+        ``matched`` (default): each layer with the same layer of the other model; a list such as ``0,8,16:``: these alone;
+        ``relative``: each layer of the shallower model with the one at the same relative depth; ``all``: every pair of
+        layers, also inside each model.
     position : str
-        Of which position the entries are.
+        Of which position the entries are; ``last`` by default.
     metrics : sequence of str
         Metrics beside CKA, such as ``procrustes`` or ``mutual-knn:5``; see docs/reference/metrics.md. Each pair of
         representations is read whole for these, and computed in float64.
-    memory : int
-        Budget in bytes.
-    depth : {"size", "sample", "full"}
-        How far the entries are verified first: presence and sizes of their files, a sample of the files, or all bytes.
-        Whatever it is, every chunk that is read is checked against its checksum.
-    progress : callable, optional
-        Called with passes done, passes in all, and the task at hand.
+    where : str, optional
+        Only examples whose columns fit, such as ``label == "yes" and template_id in (1, 2)``.
+    match_n, seed : int, optional
+        Draw that many examples of every pair, by a digest of seed (0) and example id; fewer than that gives NaN.
+    min_shared : float
+        Refuse two entries that share less than this share of the larger one's examples; 0 by default.
+    differences, baselines : bool
+        As in `ask`; baselines are further rows, called ``MODEL (layer 0)``, ``MODEL (prompt length)`` and
+        ``MODEL (template)``.
+    memory, depth, progress : optional
+        As in `Means`.
 
     Returns
     -------
     xarray.Dataset
-        Dimensions (pair, task, layer), or (pair, task, layer_a, layer_b) for all layers. See `compare_table` for the
+        Dimensions (pair, task, layer) where layers match, else (pair, task, layer_a, layer_b). See `compare_table` for the
         variables.
 
     Raises
     ------
     ActError
-        As `compare_table`.
+        As `ask`.
     """
-    return to_dataset(
-        compare_table(
-            store,
-            models,
-            tasks=tasks,
-            layers=layers,
-            position=position,
-            metrics=metrics,
-            memory=memory,
-            depth=depth,
-            progress=progress,
-        ),
-        layers,
-    )
+    return _ask(store, models, options).to_dataset()
 
 
-def compare_table(
-    store: Store,
-    models: Sequence[str],
-    *,
-    tasks: str | Sequence[str] | None = None,
-    layers: Layers = "matched",
-    position: str = "last",
-    metrics: Sequence[str] = (),
-    memory: int = MEMORY,
-    depth: Depth = "size",
-    progress: Progress | None = None,
-) -> pd.DataFrame:
+def compare_table(store: Store, models: Sequence[str], **options: Unpack[Options]) -> pd.DataFrame:
     """Compare models as `compare` does, and return a table with one row a (task, pair of models, pair of layers).
 
     Returns
@@ -129,10 +152,27 @@ def compare_table(
 
     Raises
     ------
+    ActError
+        As `ask`.
+    """
+    return _ask(store, models, options).table
+
+
+def _ask(store: Store, models: Sequence[str], options: Mapping[str, Any]) -> Comparison:
+    given = dict(options)
+    means = Means(**{name: given.pop(name) for name in ("memory", "depth", "progress") if name in given})
+    return ask(store, Question.of(models, **given), means)
+
+
+def ask(store: Store, asked: Question, means: Means = _MEANS) -> Comparison:
+    """Answer a question.
+
+    Raises
+    ------
     NotFound
         For an unknown model or task, or models that share no task.
     InvalidInput
-        For fewer than 4 shared examples or unequal depth under matched layers.
+        For fewer than 4 shared examples, or layers that do not match.
     Mismatch
         When one tokenizer and rendering gave different tokens.
     MemoryBudget
@@ -140,124 +180,47 @@ def compare_table(
     Corrupt, Incomplete
         When stored data is damaged.
     """
-    if layers not in ("matched", "all"):
-        raise InvalidInput(f"layers: expected 'matched' or 'all', got {layers!r}")
-    if depth not in get_args(Depth):
-        raise InvalidInput(f"depth: expected one of {', '.join(get_args(Depth))}, got {depth!r}")
-    requests = [parse_request(text) for text in dict.fromkeys(metrics)]
-    cells = list(_cells(store, parse_models(models), select_tasks(store, tasks), layers, position))
-    for entry in {entry.path: entry for cell in cells for entry in (cell.joined.a, cell.joined.b)}.values():
-        check_entry(store, entry, depth)
-    for cell in cells:
-        check_budget(requests, len(cell.rows.ids), (cell.a.width, cell.b.width), memory)
-    passes: dict[tuple[str, str], list[int]] = {}
-    for index, cell in enumerate(cells):
-        passes.setdefault((cell.a.entry.task, cell.rows.digest), []).append(index)
-    values: list[Cka] = [undefined("")] * len(cells)
-    for number, ((task, _), members) in enumerate(passes.items()):
-        if progress is not None:
-            progress(number, len(passes), task)
-        for index, value in zip(members, _run([cells[index] for index in members], memory), strict=True):
-            values[index] = value
+    blocks = blocks_of(store, asked)
+    rows: dict[Block, list[Row]] = {}
+    works = _works(asked, blocks, means)
+    everything = [
+        prepare(store, work) for work in works
+    ]  # what cannot be answered is refused before anything is computed
+    for number, (work, prepared) in enumerate(zip(works, everything, strict=True)):
+        if means.progress is not None:
+            means.progress(number, len(works), work.task)
+        rows |= zip(work.blocks, compute(work, prepared), strict=True)
+    return _assemble(asked, blocks, rows)
+
+
+def explain(store: Store, asked: Question, means: Means = _MEANS) -> pd.DataFrame:
+    """Return how a question will be answered, one row a pass over the rows of a task; no state is read.
+
+    Returns
+    -------
+    pandas.DataFrame
+        task, and what `PassPlan` says.
+
+    Raises
+    ------
+    ActError
+        As `ask`.
+    """
+    works = _works(asked, blocks_of(store, asked), means)
     return pd.DataFrame(
-        [
-            _record(cell, value, answer(requests, cell.joined, cell.rows, cell.a, cell.b))
-            for cell, value in zip(cells, values, strict=True)
-        ]
+        [{"task": work.task, **asdict(plan)} for work in works for plan in plans(work, prepare(store, work))]
     )
 
 
-def _cells(
-    store: Store, refs: Sequence[ModelRef], tasks: Sequence[str], layers: Layers, position: str
-) -> Iterable[_Cell]:
-    entries = select_entries(store, refs, tasks, position)
-    shared = [
-        (task, pair)
-        for task in tasks
-        for pair in model_pairs(refs, layers)
-        if all((task, ref) in entries for ref in pair)
+def _works(asked: Question, blocks: Sequence[Block], means: Means) -> list[Work]:
+    return [
+        Work(question=asked, blocks=tuple(members), memory=means.memory, depth=means.depth)
+        for _, members in groupby(blocks, key=lambda block: block.task)
     ]
-    if not any(pair[0] != pair[1] for _, pair in shared):
-        having = "; ".join(f"{ref} has {', '.join(task for task in tasks if (task, ref) in entries)}" for ref in refs)
-        raise NotFound(f"{store.location}: the models share no task, so nothing can be compared: {having}")
-    for task, pair in shared:
-        joined = join(entries[task, pair[0]], entries[task, pair[1]])
-        if joined.a.path == joined.b.path and pair[0] != pair[1]:
-            raise InvalidInput(f"{pair[0]} and {pair[1]} are the same entry of task {task!r}; name every model once")
-        for layer_a, layer_b in layer_pairs(joined.a, joined.b, layers):
-            a = StoredRepresentation(entry=joined.a, layer=layer_a)
-            b = StoredRepresentation(entry=joined.b, layer=layer_b)
-            yield _Cell(pair, joined, a, b, joined.row_set(a, b))
 
 
-def _run(cells: Sequence[_Cell], memory: int, dtype: npt.DTypeLike | None = None) -> list[Cka]:
-    """Compute the cells of one row set; those that float32 cannot do justice to, again in float64."""
-    if cells[0].rows.loses_too_much:
-        rows = cells[0].rows
-        return [undefined(f"{rows.n_dropped} of {rows.n_dropped + len(rows.ids)} rows are not finite")] * len(cells)
-    sources: dict[tuple[str, int], tuple[int, StoredRepresentation, Rows]] = {}
+def _assemble(asked: Question, blocks: Sequence[Block], rows: Mapping[Block, Sequence[Row]]) -> Comparison:
+    def table(*kinds: str) -> pd.DataFrame:
+        return pd.DataFrame([names_of(block, row) for block in blocks if block.kind in kinds for row in rows[block]])
 
-    def number(source: StoredRepresentation, rows: Rows) -> int:
-        return sources.setdefault((source.entry.path, source.layer), (len(sources), source, rows))[0]
-
-    numbers = [(number(cell.a, cell.rows.rows_a), number(cell.b, cell.rows.rows_b)) for cell in cells]
-    pairs = [(min(pair), max(pair)) for pair in numbers]
-    tiling = make_tiling(cells[0].rows.groups)
-    result = run_pass(
-        [source for _, source, _ in sources.values()],
-        [rows for _, _, rows in sources.values()],
-        pairs,
-        tiling,
-        memory=memory,
-        dtype=dtype,
-    )
-    values = finalise(result, pairs, tiling, widths=[source.width for _, source, _ in sources.values()])
-    poor = ill_conditioned(result, tiling)
-    again = [index for index, pair in enumerate(pairs) if poor & {*pair}]
-    if again:
-        for index, value in zip(again, _run([cells[index] for index in again], memory, np.float64), strict=True):
-            values[index] = value
-    return values
-
-
-def _noise(source: StoredRepresentation) -> float:
-    """Return how far from 1 the debiased CKA of a representation with its own re-computation is; 0 where not measured."""
-    found = source.entry.provenance.get("noise_floor") or {}
-    by_layer = dict(zip(found.get("layers", ()), found.get("cka", ()), strict=True))
-    cka = by_layer.get(source.layer)
-    return 0.0 if cka is None else max(0.0, 1 - cka)
-
-
-def _record(cell: _Cell, value: Cka, answers: Mapping[str, float]) -> dict[str, Any]:
-    numbers = asdict(value)
-    n, p, q = len(cell.rows.ids), cell.a.width, cell.b.width
-    flags = {
-        "rows assumed independent": cell.joined.groups is None,
-        "n < p": n < max(p, q),
-        "plans differ": not cell.joined.has_equal_plans,
-        "within the noise floor": 1 - numbers["cka"] <= max(_noise(cell.a), _noise(cell.b)),
-    }
-    return {
-        "task": cell.joined.a.task,
-        "model_a": str(cell.pair[0]),
-        "model_b": str(cell.pair[1]),
-        "layer_a": cell.a.layer,
-        "layer_b": cell.b.layer,
-        "cka": numbers["cka"],
-        "cka_se": numbers["se"],
-        "cka_biased": numbers["cka_biased"],
-        "null_mean": numbers["null_mean"],
-        "n": n,
-        "groups": cell.rows.n_groups,
-        "dropped": cell.rows.n_dropped,
-        "unmatched": cell.joined.n_unmatched,
-        "p": p,
-        "q": q,
-        "participation_a": numbers["participation_x"],
-        "participation_b": numbers["participation_y"],
-        **answers,
-        "flags": "; ".join(flag for flag, holds in flags.items() if holds),
-        "reason": numbers["reason"],
-        "entry_a": cell.a.entry.id,
-        "entry_b": cell.b.entry.id,
-    }
+    return Comparison(asked, table("pair", "baseline"), table("difference"))

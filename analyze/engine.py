@@ -6,15 +6,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import dask
 import numpy as np
 import numpy.typing as npt
-from dask.system import CPU_COUNT
 from threadpoolctl import threadpool_limits
 
 from actlas.analyze.hsic import Float64, PairSums, TileSums, UTile, tile_sums, u_tile, with_group_sums
 from actlas.analyze.representation import Representation, Rows
-from actlas.analyze.tiling import Batch, Tiling, batches, plan_pass
+from actlas.analyze.tiling import Batch, PassPlan, Tiling, batches, plan_pass
 
 MEMORY = 4 << 30  # the default budget in bytes
 
@@ -122,27 +120,21 @@ def run_pass(
     Corrupt
         When stored rows cannot be read.
     """
-    compute = np.dtype(dtype or (np.float64 if tiling.n_rows < _FLOAT64_ROWS else np.float32))
-    wanted = sorted({*pairs, *((r, r) for r in range(len(sources)))})
-    plan = plan_pass(
-        tiling,
-        widths=[source.width for source in sources],
-        n_pairs=len(wanted),
-        itemsize=max(source.itemsize for source in sources),
-        compute_itemsize=compute.itemsize,
-        workers=CPU_COUNT,
-        memory=memory,
-    )
+    import dask  # half a second, which an answer from the cache does without
+
+    compute = _precision(tiling, dtype)
+    wanted = _with_selves(pairs, len(sources))
+    side = plan(sources, pairs, tiling, memory=memory, dtype=dtype).side
     sides = [
         dask.delayed(_side)(source, source_rows[tiling.order], compute)
         for source, source_rows in zip(sources, rows, strict=True)
     ]
-    one_batch = plan.side >= tiling.n_tiles
+    one_batch = side >= tiling.n_tiles
     norms: list[Any] = (
         [None] * len(sides) if one_batch else _compute([dask.delayed(_norms)(side, tiling) for side in sides])
     )
     sums = _Sums(tiling, len(sources), wanted)
-    for batch in batches(tiling.n_tiles, plan.side):
+    for batch in batches(tiling.n_tiles, side):
         tiles = [dask.delayed(_batch_tiles)(side, tiling, batch, norm) for side, norm in zip(sides, norms, strict=True)]
         summed = [
             # What dask.delayed is given as an argument it searches for more work, pair by pair.
@@ -156,7 +148,45 @@ def run_pass(
     return PassResult(norms=norms, within=sums.within, pairs=sums.result(), epsilon=float(np.finfo(compute).eps))
 
 
+def plan(
+    sources: Sequence[Representation],
+    pairs: Sequence[Pair],
+    tiling: Tiling,
+    *,
+    memory: int = MEMORY,
+    dtype: npt.DTypeLike | None = None,
+) -> PassPlan:
+    """Return how `run_pass` will cut a pass; nothing is read.
+
+    Raises
+    ------
+    MemoryBudget
+        When one pair of tiles does not fit.
+    """
+    from dask.system import CPU_COUNT
+
+    return plan_pass(
+        tiling,
+        widths=[source.width for source in sources],
+        n_pairs=len(_with_selves(pairs, len(sources))),
+        itemsize=max(source.itemsize for source in sources),
+        compute_itemsize=_precision(tiling, dtype).itemsize,
+        workers=CPU_COUNT,
+        memory=memory,
+    )
+
+
+def _precision(tiling: Tiling, dtype: npt.DTypeLike | None) -> np.dtype[Any]:
+    return np.dtype(dtype or (np.float64 if tiling.n_rows < _FLOAT64_ROWS else np.float32))
+
+
+def _with_selves(pairs: Sequence[Pair], n_sources: int) -> list[Pair]:
+    return sorted({*pairs, *((source, source) for source in range(n_sources))})
+
+
 def _compute(graph: Any) -> Any:
+    import dask
+
     # One BLAS thread for each of Dask's: two pools on the same cores take 1.5 times as long.
     with threadpool_limits(limits=1, user_api="blas"):
         return dask.compute(graph, scheduler="threads")[0]

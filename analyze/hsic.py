@@ -15,6 +15,8 @@ import numpy.typing as npt
 Array = Any  # an array of NumPy or CuPy, as the namespace `xp` says
 Float64 = npt.NDArray[np.float64]
 
+MIN_EXAMPLES = 4  # the unbiased HSIC divides by n(n - 3)
+
 
 @dataclass(frozen=True, kw_only=True)
 class UTile:
@@ -188,3 +190,8 @@ def jackknife_error(leave_one_out: Float64) -> float:
     g = len(leave_one_out)
     deviation = leave_one_out - leave_one_out.mean()
     return float(np.sqrt((g - 1) / g * (deviation @ deviation)))
+
+
+def difference_error(left_out_a: Float64, left_out_b: Float64) -> float:
+    """Return the jackknife standard error of the difference of two estimates on the same groups; NaN where one has none."""
+    return jackknife_error(left_out_a - left_out_b)

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from actlas.analyze import whole
-from actlas.analyze.cka import MIN_EXAMPLES, Cka, finalise
+from actlas.analyze.cka import Cka, finalise
 from actlas.analyze.engine import run_pass
+from actlas.analyze.hsic import MIN_EXAMPLES
 from actlas.analyze.representation import ArrayRepresentation
 from actlas.analyze.tiling import make_tiling
 from actlas.store import InvalidInput, near_misses

@@ -19,12 +19,19 @@ class Representation(Protocol):
     """A matrix (n_examples, n_features) that can be read by rows."""
 
     @property
+    def key(self) -> tuple[Any, ...]:
+        """What tells it from others, so that it is read once however often it is compared."""
+
+    @property
     def width(self) -> int:
         """Number of features."""
 
     @property
     def itemsize(self) -> int:
         """Bytes of one number as it is read."""
+
+    def nonfinite(self) -> npt.NDArray[np.bool_]:
+        """Return for every row whether it holds a NaN or an infinity; known without reading it."""
 
     def read(self, rows: Rows) -> Array:
         """Return some rows, (len(rows), n_features)."""
@@ -44,6 +51,11 @@ class StoredRepresentation:
     layer: int
 
     @property
+    def key(self) -> tuple[Any, ...]:
+        """Entry and layer."""
+        return (self.entry.path, self.layer)
+
+    @property
     def width(self) -> int:
         """Number of features."""
         return self.entry.width
@@ -54,7 +66,7 @@ class StoredRepresentation:
         return int(self.entry.dtype.itemsize)
 
     def nonfinite(self) -> npt.NDArray[np.bool_]:
-        """Return for every row of the entry whether it holds a NaN or an infinity; known without reading it."""
+        """Return for every row of the entry whether it holds a NaN or an infinity, from the stored counts."""
         return np.asarray(self.entry.nonfinite[self.entry.layer_index(self.layer)] > 0)
 
     def read(self, rows: Rows) -> Array:
@@ -86,6 +98,11 @@ class ArrayRepresentation:
     """An array in memory, taken as float64."""
 
     values: npt.NDArray[np.float64]
+    key: tuple[Any, ...] = ()
+
+    def nonfinite(self) -> npt.NDArray[np.bool_]:
+        """Return for every row whether it holds a NaN or an infinity."""
+        return np.asarray(~np.isfinite(self.values).all(axis=1))
 
     @property
     def width(self) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actlas.analyze.metrics import METRICS, similarity
-from actlas.analyze.representation import StoredRepresentation
+from actlas.analyze.representation import Representation
 from actlas.analyze.rowset import Join, RowSet
 from actlas.store import InvalidInput, MemoryBudget, near_misses
 
@@ -72,7 +72,7 @@ def _value(text: str, value: str, default: Any) -> Any:
         raise InvalidInput(f"metric {text!r}: expected {kind.__name__} such as {default}, got {value!r}") from None
 
 
-def check_budget(requests: Sequence[Request], n: int, widths: tuple[int, int], memory: int) -> None:
+def check_budget(requests: Sequence[str], n: int, widths: tuple[int, int], memory: int) -> None:
     """Refuse, before anything is read, what does not fit.
 
     Raises
@@ -83,18 +83,17 @@ def check_budget(requests: Sequence[Request], n: int, widths: tuple[int, int], m
     needed = _COPIES * 8 * (n * sum(widths) + 2 * n * n)
     if requests and needed > memory:
         raise MemoryBudget(
-            f"{', '.join(request.text for request in requests)}: {n} rows of {widths[0]} and {widths[1]} features need "
+            f"{', '.join(requests)}: {n} rows of {widths[0]} and {widths[1]} features need "
             f"{needed:,} bytes, the budget is {memory:,}; give more --memory, or fewer examples"
         )
 
 
-def answer(
-    requests: Sequence[Request], joined: Join, rows: RowSet, a: StoredRepresentation, b: StoredRepresentation
-) -> dict[str, float]:
-    """Return the number of each request for one pair, by its text; x is `a`, y is `b`."""
+def answer(texts: Sequence[str], joined: Join, rows: RowSet, a: Representation, b: Representation) -> dict[str, float]:
+    """Return the number of each metric that is asked for, for one pair, by its text; x is `a`, y is `b`."""
+    requests = [parse_request(text) for text in dict.fromkeys(texts)]
     if not requests:
         return {}
-    if rows.loses_too_much or len(rows.ids) == 0:
+    if rows.reason:
         return {request.text: float("nan") for request in requests}
     x, y = (_read(side, where) for side, where in ((a, rows.rows_a), (b, rows.rows_b)))
     return {request.text: _similarity(x, y, request, joined, rows) for request in requests}
@@ -110,7 +109,7 @@ def _similarity(
         raise InvalidInput(f"task {joined.a.task!r}, metric {request.text!r}: {error}") from error
 
 
-def _read(source: StoredRepresentation, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
+def _read(source: Representation, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
     return np.asarray(source.read(rows).astype(np.float64))
 
 

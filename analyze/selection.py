@@ -1,14 +1,14 @@
 """What is asked for: models with their rendering, tasks by pattern, pairs of models and of layers."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from itertools import combinations, combinations_with_replacement, product
-from typing import Literal
+from itertools import combinations, combinations_with_replacement, pairwise, product
 
-from actlas.store import Entry, InvalidInput, NotFound, Record, Store, near_misses
+from actlas.store import InvalidInput, NotFound, Record, Store, near_misses
+from actlas.store.layers import parse_layers
 
-Layers = Literal["matched", "all"]
+Pair = tuple["ModelRef", "ModelRef"]
 
 
 @dataclass(frozen=True)
@@ -73,19 +73,19 @@ def select_tasks(store: Store, patterns: str | Sequence[str] | None) -> list[str
     return [task for task in known if any(fnmatchcase(task, pattern) for pattern in wanted)]
 
 
-def select_entries(
+def select_records(
     store: Store, refs: Iterable[ModelRef], tasks: Sequence[str], position: str
-) -> dict[tuple[str, ModelRef], Entry]:
-    """Return the entry of every model on every task where it has one.
+) -> dict[tuple[str, ModelRef], Record]:
+    """Return what the catalogue says of the entry of every model on every task where it has one.
 
     Raises
     ------
     NotFound
         When a model has no entry under its rendering on any of the tasks.
     InvalidInput
-        When several entries fit.
+        When several entries fit, or they have a row for each token.
     """
-    found: dict[tuple[str, ModelRef], Entry] = {}
+    found: dict[tuple[str, ModelRef], Record] = {}
     for ref in refs:
         there = store.records(model=ref.model, position=position)
         fitting = [record for record in there if ref.fits(record) and record.task in tasks]
@@ -108,38 +108,81 @@ def select_entries(
     return found
 
 
-def _only(store: Store, ref: ModelRef, fitting: Sequence[Record]) -> Entry:
+def _only(store: Store, ref: ModelRef, fitting: Sequence[Record]) -> Record:
     if len(fitting) > 1:
         listing = "\n  ".join(record.label for record in fitting)
         raise InvalidInput(
             f"{store.location}: {len(fitting)} entries fit; choose one by its dtype or key, as in "
             f"{ref.model}@{fitting[0].dtype} or {ref.model}@{fitting[0].key[:8]}:\n  {listing}"
         )
-    entry = store.open_entry(fitting[0])
-    entry.hidden_states  # noqa: B018  presence and sizes of its files are checked before anything is computed
-    return entry
+    return fitting[0]
 
 
-def model_pairs(refs: Sequence[ModelRef], layers: Layers) -> list[tuple[ModelRef, ModelRef]]:
-    """Return all pairs of models; with all layers, each model is also paired with itself."""
-    return list(combinations(refs, 2) if layers == "matched" else combinations_with_replacement(refs, 2))
+def model_pairs(refs: Sequence[ModelRef], pairs: str, *, with_self: bool) -> list[Pair]:
+    """Return the pairs of models that are asked for.
 
-
-def layer_pairs(a: Entry, b: Entry, layers: Layers) -> Iterator[tuple[int, int]]:
-    """Return the pairs of layers of two entries: equal depth for equal depth, or every pair once.
+    Parameters
+    ----------
+    refs : sequence of ModelRef
+        The models, in the order given.
+    pairs : str
+        ``all``, ``ref:MODEL`` or ``consecutive``.
+    with_self : bool
+        Whether each model is also paired with itself.
 
     Raises
     ------
     InvalidInput
-        When matched layers are asked of models that keep different layers.
+        For other words.
+    NotFound
+        When MODEL is not among the models.
     """
-    if layers == "matched":
-        if a.layers != b.layers:
-            raise InvalidInput(
-                f"task {a.task!r}: {a.model} keeps {len(a.layers)} layers ({a.layers[0]} to {a.layers[-1]}), {b.model} "
-                f"keeps {len(b.layers)} ({b.layers[0]} to {b.layers[-1]}); matched layers need the same; use --layers all"
-            )
-        return zip(a.layers, b.layers, strict=True)
-    if a.path == b.path:
-        return combinations_with_replacement(a.layers, 2)
-    return product(a.layers, b.layers)
+    selves = [(ref, ref) for ref in refs] if with_self else []
+    if pairs == "all":
+        return list(combinations_with_replacement(refs, 2) if with_self else combinations(refs, 2))
+    if pairs == "consecutive":
+        return [*selves, *pairwise(refs)]
+    kind, _, name = pairs.partition(":")
+    if kind != "ref" or not name:
+        raise InvalidInput(f"pairs {pairs!r}: expected all, consecutive or ref:MODEL")
+    known = {str(ref): ref for ref in refs}
+    if name not in known:
+        raise NotFound(f"pairs {pairs!r}: {name!r} is not among the models named; {near_misses(name, known)}")
+    return [*selves, *((known[name], ref) for ref in refs if ref != known[name])]
+
+
+def layer_pairs(a: Record, b: Record, layers: str) -> list[tuple[int, int]]:
+    """Return the pairs of layers of two entries, as `Question.layers` says.
+
+    Raises
+    ------
+    InvalidInput
+        When matched layers are asked of models that keep different layers, or a layer is asked for that is not kept.
+    """
+    if layers == "all":
+        return list(combinations_with_replacement(a.layers, 2) if a.path == b.path else product(a.layers, b.layers))
+    if layers == "relative":
+        return _relative(a.layers, b.layers)
+    of_a, of_b = (record.layers if layers == "matched" else _listed(record, layers) for record in (a, b))
+    if of_a != of_b:
+        raise InvalidInput(
+            f"task {a.task!r}: {a.model} keeps {len(of_a)} layers ({of_a[0]} to {of_a[-1]}), {b.model} "
+            f"keeps {len(of_b)} ({of_b[0]} to {of_b[-1]}); matched layers need the same; use --layers relative, all, or a "
+            "list of layers that both keep"
+        )
+    return [(layer, layer) for layer in of_a]
+
+
+def _listed(record: Record, layers: str) -> tuple[int, ...]:
+    try:
+        return parse_layers(layers, record.layers[-1], known=record.layers)
+    except InvalidInput as error:
+        raise InvalidInput(f"{record.label}: {error}; name layers that every model keeps") from error
+
+
+def _relative(a: Sequence[int], b: Sequence[int]) -> list[tuple[int, int]]:
+    """Pair each layer of the entry with fewer layers with the kept one nearest in relative depth, the lower of two."""
+    if len(a) > len(b):
+        return [(layer_a, layer_b) for layer_b, layer_a in _relative(b, a)]
+    deepest_a, deepest_b = max(a[-1], 1), max(b[-1], 1)
+    return [(layer, min(b, key=lambda other: abs(other * deepest_a - layer * deepest_b))) for layer in a]

@@ -114,17 +114,31 @@ class PassPlan:
 
     Attributes
     ----------
+    rows, representations, pairs : int
+        Of the pass; pairs with those of each representation with itself.
+    tiles : int
+        Tiles along the side of the whole.
     side : int
-        Tiles along the side of a batch.
+        Tiles along the side of a batch: as many as the budget holds.
     peak_bytes : int
         Estimate of the memory that the pass takes.
-    n_reads : int
+    n_reads : float
         How often each representation's rows are read, in the mean.
+    read_bytes : int
+        Bytes of all rows that are read, as numbers; compressed they are fewer.
+    flops : int
+        Additions and multiplications of the products; the rest is small beside them.
     """
 
+    rows: int
+    representations: int
+    pairs: int
+    tiles: int
     side: int
     peak_bytes: int
     n_reads: float
+    read_bytes: int
+    flops: int
 
 
 def batches(n_tiles: int, side: int) -> Iterator[Batch]:
@@ -210,4 +224,20 @@ def plan_pass(
         )
     side = fitting[0]
     reads = sum(len(batch.tiles) for batch in batches(tiling.n_tiles, side)) / tiling.n_tiles
-    return PassPlan(side=side, peak_bytes=estimate(side), n_reads=reads)
+    return PassPlan(
+        rows=tiling.n_rows,
+        representations=len(widths),
+        pairs=n_pairs,
+        tiles=tiling.n_tiles,
+        side=side,
+        peak_bytes=estimate(side),
+        n_reads=reads + (side < tiling.n_tiles),  # squared norms first, where the rows do not all fit at once
+        read_bytes=int((reads + (side < tiling.n_tiles)) * tiling.n_rows * sum(widths) * itemsize),
+        flops=_flops(tiling, sum(widths), n_pairs),
+    )
+
+
+def _flops(tiling: Tiling, width: int, n_pairs: int) -> int:
+    sizes = [tiling.rows(tile).stop - tiling.rows(tile).start for tile in range(tiling.n_tiles)]
+    cells = (sum(sizes) ** 2 + sum(size**2 for size in sizes)) // 2  # of the tiles on and above the diagonal
+    return 2 * cells * (width + n_pairs)

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from actlas.analyze.hsic import MIN_EXAMPLES
 from actlas.store import InvalidInput
 
 Matrix = npt.NDArray[np.float64]
 
-MIN_ROWS = 4  # the unbiased HSIC divides by n - 3
 _SHARES = (0.90, 0.95, 0.99)
 _CKNNA_EPSILON = 1e-6
 _DECIMALS = 12  # to which distances and cosines are told apart: beyond, rounding would decide ranks and neighbours
@@ -43,8 +43,8 @@ def cka_minibatch(x: Matrix, y: Matrix, *, batch: int = 256) -> float:
     batch : int
         Rows of a batch, at least 4.
     """
-    if batch < MIN_ROWS:
-        raise InvalidInput(f"batch: expected at least {MIN_ROWS} rows, got {batch}")
+    if batch < MIN_EXAMPLES:
+        raise InvalidInput(f"batch: expected at least {MIN_EXAMPLES} rows, got {batch}")
     starts = range(0, len(x), batch)
     return _cka_of_groups(x, y, [np.arange(start, min(start + batch, len(x))) for start in starts])
 
@@ -210,7 +210,7 @@ def unbiased_hsic(k: Matrix, m: Matrix) -> float:
 def _cka_of_groups(x: Matrix, y: Matrix, groups: Sequence[npt.NDArray[np.intp]]) -> float:
     sums = np.zeros(3)
     for rows in groups:
-        if len(rows) >= MIN_ROWS:
+        if len(rows) >= MIN_EXAMPLES:
             a, b = (centred(side[rows]) for side in (x, y))  # changes no HSIC, and keeps its digits
             k, m = a @ a.T, b @ b.T
             sums += [unbiased_hsic(k, m), unbiased_hsic(k, k), unbiased_hsic(m, m)]

@@ -2,13 +2,26 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import click
 import pandas as pd
 from rich.console import Console
 
-from actlas.analyze import MEMORY, METRICS, check_output, compare_table, curves, plot_curves, write_table
-from actlas.cli.display import print_json, print_table
+from actlas.analyze import (
+    MEMORY,
+    METRICS,
+    Comparison,
+    Means,
+    Question,
+    ask,
+    check_output,
+    curves,
+    explain,
+    plot_curves,
+    write_table,
+)
+from actlas.cli.display import bytes_text, print_json, print_table
 from actlas.cli.quantities import bytes_of
 from actlas.store import Depth, InvalidInput, Store, open_store
 
@@ -20,11 +33,17 @@ _MANY_ROWS = 150  # a longer table is summed up by layer; --out has every row
 @click.argument("models", nargs=-1, required=True, metavar="MODEL[:RENDERING]...")
 @click.option("--tasks", multiple=True, help="Task or glob pattern; repeat; all by default.")
 @click.option(
+    "--pairs",
+    default="all",
+    show_default=True,
+    help="all pairs of models, ref:MODEL (with each other), or consecutive.",
+)
+@click.option(
     "--layers",
-    type=click.Choice(["matched", "all"]),
     default="matched",
     show_default=True,
-    help="Each layer with the same layer of the other model, or every pair of layers.",
+    help="matched: each layer with the same of the other model; a list such as 0,8,16: of these; relative: at equal depth; "
+    "all: every pair of layers.",
 )
 @click.option("--position", default="last", show_default=True, help="Position that the entries are of: last, mean, ...")
 @click.option(
@@ -33,6 +52,18 @@ _MANY_ROWS = 150  # a longer table is summed up by layer; --out has every row
     multiple=True,
     metavar="NAME[:OPTION=VALUE,...]",
     help=f"A metric beside CKA: {', '.join(name for name, one in METRICS.items() if not one.is_streamed)}; repeat.",
+)
+@click.option(
+    "--differences", is_flag=True, help="Also the difference of any two CKAs that share a model, with its error."
+)
+@click.option("--baselines", is_flag=True, help="Also each model with its layer 0, its prompts' lengths and templates.")
+@click.option(
+    "--where", metavar="EXPR", help="Only examples whose columns fit, e.g. 'label == \"yes\" and template_id < 3'."
+)
+@click.option("--match-n", type=int, metavar="N", help="Draw N examples of every task, so that tasks are comparable.")
+@click.option("--seed", default=0, show_default=True, help="What --match-n draws with.")
+@click.option(
+    "--min-shared", default=0.0, show_default=True, metavar="SHARE", help="Refuse entries that share fewer examples."
 )
 @click.option("--memory", default=f"{MEMORY >> 30}GiB", show_default=True, help="Memory that the computation may use.")
 @click.option(
@@ -43,21 +74,20 @@ _MANY_ROWS = 150  # a longer table is summed up by layer; --out has every row
     show_default=True,
     help="How far the entries are verified first; what is read is always checked.",
 )
+@click.option("--explain", "only_explain", is_flag=True, help="Say how it would be computed, and compute nothing.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write every row to FILE.parquet or FILE.csv.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw CKA by layer to FILE.png or FILE.svg.")
 @click.option("--json", "as_json", is_flag=True, help="Print every row as JSON.")
 def compare(
     store: str,
     models: tuple[str, ...],
-    tasks: tuple[str, ...],
-    layers: str,
-    position: str,
-    metrics: tuple[str, ...],
     memory: str,
     depth: Depth,
+    only_explain: bool,
     out: Path | None,
     plot: Path | None,
     as_json: bool,
+    **asked: Any,
 ) -> None:
     """Compare models of STORE (a directory, or an http(s):// or s3:// URL) by linear CKA on every task that they share.
 
@@ -69,41 +99,61 @@ def compare(
     --metric adds others, for one pair of representations at a time, read whole: procrustes, mutual-knn:5 (the 5 nearest
     neighbours), cka-within:template_id (within the groups of a column of the task), rsa:method=pearson.
 
+    --differences says whether one model is closer to a third than another is: CKA(reference, a) - CKA(reference, b) on the
+    same examples, with an error that knows that they are the same; --out FILE.csv writes it to FILE.differences.csv.
+
     \b
     Example:
       act compare lab.act llama tuned
       act compare lab.act llama tuned --metric procrustes --metric cka-within:template_id
       act compare lab.act llama tuned --tasks 'anli_*' --out cka.parquet --plot cka.png
+      act compare lab.act control llama tuned --pairs ref:control --differences
     """
+    wanted = Question.of(models, **asked | {"tasks": asked["tasks"] or None})
     opened = open_store(store)
-    if out is not None:
-        _check_output(out, (".parquet", ".csv"), opened)
+    for path in [] if out is None else [out, _differences_path(out)][: 1 + wanted.differences]:
+        _check_output(path, (".parquet", ".csv"), opened)
     if plot is not None:
         _check_output(plot, (".png", ".svg"), opened)
-        if layers != "matched":
-            raise InvalidInput("--plot draws curves by layer; it needs --layers matched")
+        if not wanted.matches_layers:
+            raise InvalidInput("--plot draws curves by layer; it needs matched layers")
     budget = bytes_of(memory, "--memory")
+    if only_explain:
+        print_plans(explain(opened, wanted, Means(memory=budget)), as_json=as_json)
+        return
     console = Console(stderr=True)
     with console.status("compare") as status:
-        table = compare_table(
-            opened,
-            models,
-            tasks=tasks or None,
-            layers=layers,  # type: ignore[arg-type]
-            position=position,
-            metrics=metrics,
+        means = Means(
             memory=budget,
             depth=depth,
-            progress=lambda done, total, task: status.update(f"compare: pass {done + 1} of {total}, task {task}"),
+            progress=lambda done, total, task: status.update(f"compare: task {done + 1} of {total}, {task}"),
         )
+        answer = ask(opened, wanted, means)
     if out is not None:
-        write_table(table, out)
+        write_table(answer.table, out)
+        if wanted.differences:
+            write_table(answer.differences, _differences_path(out))
     if plot is not None:
-        plot_curves(table, plot)
+        plot_curves(answer.table, plot)
     if as_json:
-        print_json(table.astype(object).where(table.notna(), None).to_dict("records"))
-    else:
-        print_comparison(table, dict.fromkeys(metrics))
+        print_json(_both(answer) if wanted.differences else _records(answer.table))
+        return
+    print_comparison(answer.table, wanted.metrics)
+    if wanted.differences:
+        click.echo()
+        print_differences(answer.differences)
+
+
+def _differences_path(path: Path) -> Path:
+    return path.with_name(f"{path.stem}.differences{path.suffix}")
+
+
+def _both(answer: Comparison) -> dict[str, Any]:
+    return {"comparisons": _records(answer.table), "differences": _records(answer.differences)}
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return table.astype(object).where(table.notna(), None).to_dict("records")
 
 
 def _check_output(path: Path, suffixes: tuple[str, ...], store: Store) -> None:
@@ -140,6 +190,39 @@ def print_comparison(table: pd.DataFrame, metrics: Iterable[str] = ()) -> None:
         "remarks": (table["flags"] + "; " + table["reason"]).str.strip("; "),
     }
     print_table(list(shown), zip(*shown.values(), strict=True), right=["layer", "n", "groups", "dropped"])
+
+
+def print_differences(table: pd.DataFrame) -> None:
+    """Print for every layer by how much the reference is closer to one model than to the other."""
+    shown = {
+        "task": table["task"],
+        "reference": table["reference"],
+        "models": table["model_a"] + " minus " + table["model_b"],
+        "layer": table["layer"],
+        **{name: table[name].map("{:.4f}".format) for name in ("cka_a", "cka_b", "difference", "se")},
+        "z": table["z"].map("{:.2f}".format),
+        "n": table["n"],
+        "groups": table["groups"],
+        "remarks": table["reason"],
+    }
+    print_table(list(shown), zip(*shown.values(), strict=True), right=["layer", "z", "n", "groups"])
+
+
+def print_plans(table: pd.DataFrame, *, as_json: bool) -> None:
+    """Print how each pass will be done."""
+    if as_json:
+        print_json(_records(table))
+        return
+    shown = {
+        "task": table["task"],
+        **{name: table[name] for name in ("rows", "representations", "pairs")},
+        "tiles": table["side"].astype(str) + " of " + table["tiles"].astype(str),
+        "reads": table["n_reads"].map("{:.1f}".format),
+        "read": table["read_bytes"].map(bytes_text),
+        "flops": table["flops"].map("{:.1e}".format),
+        "peak": table["peak_bytes"].map(bytes_text),
+    }
+    print_table(list(shown), zip(*shown.values(), strict=True), right=[*shown][1:])
 
 
 def _layers(table: pd.DataFrame) -> "pd.Series[str]":

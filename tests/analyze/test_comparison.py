@@ -5,10 +5,9 @@ from pathlib import Path
 import dask
 import ml_dtypes
 import numpy as np
-import pandas as pd
 import pytest
 
-from actlas.analyze import compare, compare_table
+from actlas.analyze import Question, compare, compare_table
 from actlas.store import Corrupt, InvalidInput, Mismatch, NotFound, Store, open_store
 from tests.analyze.stores import plain_biased, plain_cka, plain_jackknife, put, related, store_of
 
@@ -134,7 +133,7 @@ def test_all_layers_are_every_pair_once(root: Path):
 def test_models_of_unequal_depth_need_all_layers(root: Path):
     x, y = related(30, 8, 8, n_layers=3)
     store = store_of(root, {"base": x, "tuned": y[:2]})
-    with pytest.raises(InvalidInput, match=r"base keeps 3 layers .* tuned keeps 2 .* use --layers all"):
+    with pytest.raises(InvalidInput, match=r"base keeps 3 layers .* tuned keeps 2 .* use --layers relative, all"):
         compare_table(store, ["base", "tuned"])
     assert len(compare_table(store, ["base", "tuned"], layers="all")) == 5 * 6 // 2
 
@@ -246,7 +245,7 @@ def test_unknown_models_and_layers_are_refused(root: Path):
     store, _, _ = pair_store(root, 5, 1)
     with pytest.raises(NotFound, match="no model 'tunedd'; did you mean 'tuned'"):
         compare_table(store, ["base", "tunedd"])
-    with pytest.raises(InvalidInput, match="expected 'matched' or 'all', got 'some'"):
+    with pytest.raises(InvalidInput, match=r"expected matched, relative, all, or a list such as .*, got 'some'"):
         compare_table(store, ["base", "tuned"], layers="some")  # type: ignore[arg-type]
 
 
@@ -284,17 +283,20 @@ def test_one_pass_serves_all_pairs_of_one_row_set(root: Path, monkeypatch: pytes
 
 
 def test_asking_for_cells_computes_nothing(root: Path):
-    from actlas.analyze import comparison
-    from actlas.analyze.selection import parse_models
+    from actlas.analyze.blocks import blocks_of
+    from actlas.analyze.work import Work, plans, prepare
 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("computed")
 
     store, _, _ = pair_store(root)
     with dask.config.set(scheduler=refuse):
-        cells = list(comparison._cells(store, parse_models(["base", "tuned"]), ["rte"], "matched", "last"))
-    assert isinstance(pd.DataFrame(cells), pd.DataFrame)
+        asked = Question.of(["base", "tuned"])
+        work = Work(question=asked, blocks=tuple(blocks_of(store, asked)), memory=1 << 30, depth="size")
+        [cells] = prepare(store, work)
+        [plan] = plans(work, [cells])
     assert len(cells) == 3
+    assert plan.n_reads == 1
 
 
 @pytest.mark.parametrize("n_in_one_group", [250, 290])

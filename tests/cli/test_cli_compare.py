@@ -10,6 +10,7 @@ import pytest
 
 from actlas.analyze import similarity
 from actlas.store import open_store
+from tests.analyze.stores import related, store_of
 from tests.cli.conftest import Act, tree_digest
 
 COLUMNS = [
@@ -133,3 +134,31 @@ def test_metrics_beside_cka_are_columns_of_their_own(act: Act, lab: Path):
     assert {"procrustes", "mutual-knn:3"} <= {*shown.out.split()}
     refused = act("compare", lab, "base", "tuned", "--metric", "mutual-nn")
     assert (refused.code, "did you mean 'mutual-knn'" in refused.err) == (1, True)
+
+
+def test_differences_are_printed_and_written_beside_the_table(act: Act, tmp_path: Path):
+    root = tmp_path / "small.act"
+    x, y = related(40, 8, 8, n_layers=2)
+    store_of(root, {"base": x, "tuned": y, "control": x + y})
+    out = tmp_path / "cka.csv"
+    arguments = ["compare", root, "control", "base", "tuned", "--pairs", "ref:control", "--differences"]
+    result = act(*arguments, "--out", str(out))
+    assert result.code == 0
+    assert "base minus tuned" in result.out
+    differences = pd.read_csv(tmp_path / "cka.differences.csv")
+    assert differences["layer"].tolist() == [0, 1]
+    assert len(pd.read_csv(out)) == 4
+    found = act(*arguments, "--json").json
+    assert found["differences"][1]["difference"] == pytest.approx(differences["difference"][1])
+
+
+def test_explain_says_how_it_would_be_computed_and_computes_nothing(
+    act: Act, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    root = tmp_path / "small.act"
+    x, y = related(40, 8, 8, n_layers=2)
+    store_of(root, {"base": x, "tuned": y})
+    monkeypatch.setattr("actlas.store.entry.Entry.read", None)
+    [plan] = act("compare", root, "base", "tuned", "--explain", "--json").json
+    assert (plan["rows"], plan["representations"], plan["pairs"], plan["n_reads"]) == (40, 4, 6, 1.0)
+    assert "1 of 1" in act("compare", root, "base", "tuned", "--explain").out

@@ -82,7 +82,7 @@ def test_the_version_is_the_packages(act: Act):
         (["ls", "a", "b"], "unexpected extra argument"),
         (["ls", "--nonsense", "lab.act"], "No such option"),
         (["compare", "lab.act"], "Missing argument"),
-        (["compare", "lab.act", "a", "b", "--layers", "some"], "'some' is not one of 'matched', 'all'"),
+        (["compare", "lab.act", "a", "b", "--match-n", "some"], "'some' is not a valid integer"),
         (["ingest", "lab.act", "--model", "m"], "Missing option '--tasks'"),
         (["ingest", "lab.act", "--model", "m", "--tasks", "t", "--field", "prompt"], "expected NAME=FIELD"),
         (
