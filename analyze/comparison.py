@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack, get_args
 import pandas as pd
 
 from actlas.analyze.blocks import Block, blocks_of
+from actlas.analyze.cache import Cache, default_directory
 from actlas.analyze.question import Question
 from actlas.analyze.rows import Row, names_of
 from actlas.analyze.work import MEMORY, Work, compute, plans, prepare
@@ -30,12 +31,16 @@ class Means:
     depth : {"size", "sample", "full"}
         How far the entries are verified first: presence and sizes of their files, a sample of the files, or all bytes.
         Whatever it is, every chunk that is read is checked against its checksum.
+    cache : bool
+        Whether blocks that were computed before are taken from the user's cache directory ($ACTLAS_CACHE), unless the
+        entries are to be verified first, and new ones kept there.
     progress : callable, optional
         Called with tasks done, tasks in all, and the task at hand.
     """
 
     memory: int = MEMORY
     depth: Depth = "size"
+    cache: bool = True
     progress: Progress | None = None
 
     def __post_init__(self) -> None:
@@ -62,6 +67,7 @@ class Options(TypedDict, total=False):
     baselines: bool
     memory: int
     depth: Depth
+    cache: bool
     progress: Progress | None
 
 
@@ -122,7 +128,7 @@ def compare(store: Store, models: Sequence[str], **options: Unpack[Options]) -> 
     differences, baselines : bool
         As in `ask`; baselines are further rows, called ``MODEL (layer 0)``, ``MODEL (prompt length)`` and
         ``MODEL (template)``.
-    memory, depth, progress : optional
+    memory, depth, cache, progress : optional
         As in `Means`.
 
     Returns
@@ -160,7 +166,7 @@ def compare_table(store: Store, models: Sequence[str], **options: Unpack[Options
 
 def _ask(store: Store, models: Sequence[str], options: Mapping[str, Any]) -> Comparison:
     given = dict(options)
-    means = Means(**{name: given.pop(name) for name in ("memory", "depth", "progress") if name in given})
+    means = Means(**{name: given.pop(name) for name in ("memory", "depth", "cache", "progress") if name in given})
     return ask(store, Question.of(models, **given), means)
 
 
@@ -181,15 +187,19 @@ def ask(store: Store, asked: Question, means: Means = _MEANS) -> Comparison:
         When stored data is damaged.
     """
     blocks = blocks_of(store, asked)
-    rows: dict[Block, list[Row]] = {}
-    works = _works(asked, blocks, means)
+    cache = Cache(default_directory() if means.cache else None)
+    known = {block: cache.find(block, asked) for block in blocks} if means.depth == "size" else {}
+    rows = {block: found for block, found in known.items() if found is not None}
+    works = _works(asked, [block for block in blocks if block not in rows], means)
     everything = [
         prepare(store, work) for work in works
     ]  # what cannot be answered is refused before anything is computed
     for number, (work, prepared) in enumerate(zip(works, everything, strict=True)):
         if means.progress is not None:
             means.progress(number, len(works), work.task)
-        rows |= zip(work.blocks, compute(work, prepared), strict=True)
+        for block, found in zip(work.blocks, compute(work, prepared), strict=True):
+            cache.keep(block, asked, found)
+            rows[block] = found
     return _assemble(asked, blocks, rows)
 
 

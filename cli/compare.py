@@ -65,7 +65,7 @@ _MANY_ROWS = 150  # a longer table is summed up by layer; --out has every row
 @click.option(
     "--min-shared", default=0.0, show_default=True, metavar="SHARE", help="Refuse entries that share fewer examples."
 )
-@click.option("--memory", default=f"{MEMORY >> 30}GiB", show_default=True, help="Memory that the computation may use.")
+@click.option("--memory", help=f"Memory that the computation may use.  [default: {MEMORY >> 30}GiB]")
 @click.option(
     "--verify",
     "depth",
@@ -74,6 +74,7 @@ _MANY_ROWS = 150  # a longer table is summed up by layer; --out has every row
     show_default=True,
     help="How far the entries are verified first; what is read is always checked.",
 )
+@click.option("--no-cache", is_flag=True, help="Compute everything, whatever was computed before.")
 @click.option("--explain", "only_explain", is_flag=True, help="Say how it would be computed, and compute nothing.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write every row to FILE.parquet or FILE.csv.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw CKA by layer to FILE.png or FILE.svg.")
@@ -81,8 +82,9 @@ _MANY_ROWS = 150  # a longer table is summed up by layer; --out has every row
 def compare(
     store: str,
     models: tuple[str, ...],
-    memory: str,
+    memory: str | None,
     depth: Depth,
+    no_cache: bool,
     only_explain: bool,
     out: Path | None,
     plot: Path | None,
@@ -98,6 +100,9 @@ def compare(
 
     --metric adds others, for one pair of representations at a time, read whole: procrustes, mutual-knn:5 (the 5 nearest
     neighbours), cka-within:template_id (within the groups of a column of the task), rsa:method=pearson.
+
+    What was computed before is found again in $ACTLAS_CACHE, or else actlas/ in your cache directory, by the content of the
+    entries and the question; only what is new is computed.
 
     --differences says whether one model is closer to a third than another is: CKA(reference, a) - CKA(reference, b) on the
     same examples, with an error that knows that they are the same; --out FILE.csv writes it to FILE.differences.csv.
@@ -117,7 +122,7 @@ def compare(
         _check_output(plot, (".png", ".svg"), opened)
         if not wanted.matches_layers:
             raise InvalidInput("--plot draws curves by layer; it needs matched layers")
-    budget = bytes_of(memory, "--memory")
+    budget = MEMORY if memory is None else bytes_of(memory, "--memory")
     if only_explain:
         print_plans(explain(opened, wanted, Means(memory=budget)), as_json=as_json)
         return
@@ -126,6 +131,7 @@ def compare(
         means = Means(
             memory=budget,
             depth=depth,
+            cache=not no_cache,
             progress=lambda done, total, task: status.update(f"compare: task {done + 1} of {total}, {task}"),
         )
         answer = ask(opened, wanted, means)

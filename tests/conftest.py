@@ -7,6 +7,12 @@ import pytest
 from tests.servers import swift
 
 
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no test find what another computed."""
+    monkeypatch.setenv("ACTLAS_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
 @pytest.fixture(scope="session")
 def s3() -> Iterator[swift.S3]:
     """An empty Swift; each test makes buckets of its own."""
