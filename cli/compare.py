@@ -7,7 +7,19 @@ import click
 import pandas as pd
 from rich.console import Console
 
-from actlas.analyze import MEMORY, METRICS, check_output, compare_table, curves, plot_curves, write_table
+from actlas.analyze import (
+    MEMORY,
+    METRICS,
+    check_output,
+    compare_table,
+    curves,
+    plot_curves,
+    plot_layers,
+    plot_models,
+    write_results,
+)
+from actlas.analyze.figure import PICTURES, check_models, check_panels
+from actlas.analyze.results import RESULTS
 from actlas.cli.display import print_json, print_table
 from actlas.cli.quantities import bytes_of
 from actlas.store import Depth, InvalidInput, Store, open_store
@@ -43,8 +55,22 @@ _MANY_ROWS = 150  # a longer table is summed up by layer; --out has every row
     show_default=True,
     help="How far the entries are verified first; what is read is always checked.",
 )
-@click.option("--out", type=click.Path(path_type=Path), help="Write every row to FILE.parquet or FILE.csv.")
-@click.option("--plot", type=click.Path(path_type=Path), help="Draw CKA by layer to FILE.png or FILE.svg.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Write every row to FILE.parquet or FILE.csv, or a dataset to FILE.nc.",
+)
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path),
+    help="Draw CKA to FILE.png or FILE.svg: curves by layer; with --layers all, a heat map for each pair of models.",
+)
+@click.option(
+    "--plot-models",
+    "matrices",
+    type=click.Path(path_type=Path),
+    help="Draw matrices of models by models, at some layers, to FILE.png or FILE.svg; at least three models.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print every row as JSON.")
 def compare(
     store: str,
@@ -57,6 +83,7 @@ def compare(
     depth: Depth,
     out: Path | None,
     plot: Path | None,
+    matrices: Path | None,
     as_json: bool,
 ) -> None:
     """Compare models of STORE (a directory, or an http(s):// or s3:// URL) by linear CKA on every task that they share.
@@ -74,14 +101,11 @@ def compare(
       act compare lab.act llama tuned
       act compare lab.act llama tuned --metric procrustes --metric cka-within:template_id
       act compare lab.act llama tuned --tasks 'anli_*' --out cka.parquet --plot cka.png
+      act compare lab.act llama tuned --layers all --plot layers.png
+      act compare lab.act llama tuned control --out cka.nc --plot-models models.svg
     """
     opened = open_store(store)
-    if out is not None:
-        _check_output(out, (".parquet", ".csv"), opened)
-    if plot is not None:
-        _check_output(plot, (".png", ".svg"), opened)
-        if layers != "matched":
-            raise InvalidInput("--plot draws curves by layer; it needs --layers matched")
+    _check_files(opened, layers, len(models), out, plot, matrices)
     budget = bytes_of(memory, "--memory")
     console = Console(stderr=True)
     with console.status("compare") as status:
@@ -96,14 +120,37 @@ def compare(
             depth=depth,
             progress=lambda done, total, task: status.update(f"compare: pass {done + 1} of {total}, task {task}"),
         )
-    if out is not None:
-        write_table(table, out)
-    if plot is not None:
-        plot_curves(table, plot)
+    _write_files(table, layers, out, plot, matrices)
     if as_json:
         print_json(table.astype(object).where(table.notna(), None).to_dict("records"))
     else:
         print_comparison(table, dict.fromkeys(metrics))
+
+
+def _check_files(
+    store: Store, layers: str, n_models: int, out: Path | None, plot: Path | None, matrices: Path | None
+) -> None:
+    """Find out, before any work, what could not be drawn or written."""
+    for path, suffixes in ((out, RESULTS), (plot, PICTURES), (matrices, PICTURES)):
+        if path is not None:
+            _check_output(path, suffixes, store)
+    if plot is not None and layers == "all":
+        check_panels(n_models * (n_models + 1) // 2)
+    if matrices is not None:
+        if layers != "matched":
+            raise InvalidInput("--plot-models draws one layer of all models a matrix; it needs --layers matched")
+        check_models(n_models)
+        if plot is not None and plot.resolve() == matrices.resolve():
+            raise InvalidInput(f"{plot}: named by --plot and by --plot-models; each picture needs a file of its own")
+
+
+def _write_files(table: pd.DataFrame, layers: str, out: Path | None, plot: Path | None, matrices: Path | None) -> None:
+    if out is not None:
+        write_results(table, out, layers=layers)
+    if plot is not None:
+        (plot_curves if layers == "matched" else plot_layers)(table, plot)
+    if matrices is not None:
+        plot_models(table, matrices)
 
 
 def _check_output(path: Path, suffixes: tuple[str, ...], store: Store) -> None:

@@ -42,7 +42,8 @@ def check_models(n_models: int) -> None:
     """
     if n_models < MIN_MODELS:
         raise InvalidInput(
-            f"a matrix of models by models needs at least {MIN_MODELS} models, got {n_models}; name more, or draw curves by layer"
+            f"a matrix of models by models needs at least {MIN_MODELS} models that share a task, got {n_models}; name more, or "
+            "draw curves by layer"
         )
 
 
@@ -200,8 +201,7 @@ def _name_models(panels: Sequence[Axes], models: Sequence[str]) -> None:
 
 def _draw_tree(axes: Axes, tree: Tree) -> None:
     """Draw the tree to the right of a matrix, each leaf beside its row."""
-    beside = axes.inset_axes((1.02, 0, 0.25, 1), sharey=axes)
+    beside = axes.inset_axes((1.02, 0, 0.25, 1), frame_on=False, xticks=[], yticks=[])
     for places, heights in zip(tree.places, tree.heights, strict=True):
         beside.plot(heights, places, color="0.3", linewidth=0.9)
-    beside.set_xlim(0, float(tree.heights.max()) or 1)
-    beside.axis("off")
+    beside.set(xlim=(0, 1.02 * tree.heights.max() or 1), ylim=axes.get_ylim())
