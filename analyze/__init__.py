@@ -2,10 +2,10 @@
 
 from actlas.analyze.comparison import Comparison, Means, ask, compare, compare_table, explain
 from actlas.analyze.engine import MEMORY
-from actlas.analyze.figure import curves, plot_curves
+from actlas.analyze.figure import curves, layer_matrix, model_matrix, plot_curves, plot_layers, plot_models
 from actlas.analyze.metrics import METRICS, measures, similarity
 from actlas.analyze.question import Question
-from actlas.analyze.results import check_output, to_dataset, write_table
+from actlas.analyze.results import check_output, to_dataset, write_results, write_table
 
 __all__ = [
     "MEMORY",
@@ -19,9 +19,14 @@ __all__ = [
     "compare_table",
     "curves",
     "explain",
+    "layer_matrix",
     "measures",
+    "model_matrix",
     "plot_curves",
+    "plot_layers",
+    "plot_models",
     "similarity",
     "to_dataset",
+    "write_results",
     "write_table",
 ]

@@ -90,6 +90,11 @@ class Comparison:
     table: pd.DataFrame
     differences: pd.DataFrame
 
+    @property
+    def of_models(self) -> pd.DataFrame:
+        """The rows of `table` that compare two models, without those of baselines."""
+        return self.table[self.table["entry_b"] != ""]
+
     def to_dataset(self) -> "xr.Dataset":
         """Return the table as labelled arrays."""
         from actlas.analyze.results import to_dataset  # xarray takes a tenth of a second to import

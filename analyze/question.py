@@ -7,6 +7,7 @@ from typing import Any
 
 from actlas.analyze.choice import EVERY_ROW, RowChoice
 from actlas.analyze.requests import parse_request
+from actlas.analyze.selection import are_matched
 from actlas.store import InvalidInput
 
 
@@ -85,7 +86,7 @@ class Question:
     @property
     def matches_layers(self) -> bool:
         """Whether a layer is compared with the same layer of the other model only."""
-        return self.layers not in ("all", "relative")
+        return are_matched(self.layers)
 
     @property
     def about_a_pair(self) -> dict[str, Any]:

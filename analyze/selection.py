@@ -151,6 +151,11 @@ def model_pairs(refs: Sequence[ModelRef], pairs: str, *, with_self: bool) -> lis
     return [*selves, *((known[name], ref) for ref in refs if ref != known[name])]
 
 
+def are_matched(layers: str) -> bool:
+    """Return whether a layer is compared with the same layer of the other model only."""
+    return layers not in ("all", "relative")
+
+
 def layer_pairs(a: Record, b: Record, layers: str) -> list[tuple[int, int]]:
     """Return the pairs of layers of two entries, as `Question.layers` says.
 

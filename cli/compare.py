@@ -19,8 +19,13 @@ from actlas.analyze import (
     curves,
     explain,
     plot_curves,
+    plot_layers,
+    plot_models,
+    write_results,
     write_table,
 )
+from actlas.analyze.figure import PICTURES, check_models, check_panels
+from actlas.analyze.results import RESULTS, TABLES
 from actlas.cli.display import bytes_text, print_json, print_table
 from actlas.cli.quantities import bytes_of
 from actlas.store import Depth, InvalidInput, Store, open_store
@@ -76,8 +81,22 @@ _MANY_ROWS = 150  # a longer table is summed up by layer; --out has every row
 )
 @click.option("--no-cache", is_flag=True, help="Compute everything, whatever was computed before.")
 @click.option("--explain", "only_explain", is_flag=True, help="Say how it would be computed, and compute nothing.")
-@click.option("--out", type=click.Path(path_type=Path), help="Write every row to FILE.parquet or FILE.csv.")
-@click.option("--plot", type=click.Path(path_type=Path), help="Draw CKA by layer to FILE.png or FILE.svg.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Write every row to FILE.parquet or FILE.csv, or a dataset to FILE.nc.",
+)
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path),
+    help="Draw CKA to FILE.png or FILE.svg: curves by layer; with --layers all, a heat map for each pair of models.",
+)
+@click.option(
+    "--plot-models",
+    "matrices",
+    type=click.Path(path_type=Path),
+    help="Draw matrices of models by models, at some layers, to FILE.png or FILE.svg; at least three models.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print every row as JSON.")
 def compare(
     store: str,
@@ -88,6 +107,7 @@ def compare(
     only_explain: bool,
     out: Path | None,
     plot: Path | None,
+    matrices: Path | None,
     as_json: bool,
     **asked: Any,
 ) -> None:
@@ -112,16 +132,13 @@ def compare(
       act compare lab.act llama tuned
       act compare lab.act llama tuned --metric procrustes --metric cka-within:template_id
       act compare lab.act llama tuned --tasks 'anli_*' --out cka.parquet --plot cka.png
+      act compare lab.act llama tuned --layers all --plot layers.png
+      act compare lab.act llama tuned control --out cka.nc --plot-models models.svg
       act compare lab.act control llama tuned --pairs ref:control --differences
     """
     wanted = Question.of(models, **asked | {"tasks": asked["tasks"] or None})
     opened = open_store(store)
-    for path in [] if out is None else [out, _differences_path(out)][: 1 + wanted.differences]:
-        _check_output(path, (".parquet", ".csv"), opened)
-    if plot is not None:
-        _check_output(plot, (".png", ".svg"), opened)
-        if not wanted.matches_layers:
-            raise InvalidInput("--plot draws curves by layer; it needs matched layers")
+    _check_files(opened, wanted, out, plot, matrices)
     budget = MEMORY if memory is None else bytes_of(memory, "--memory")
     if only_explain:
         print_plans(explain(opened, wanted, Means(memory=budget)), as_json=as_json)
@@ -135,12 +152,7 @@ def compare(
             progress=lambda done, total, task: status.update(f"compare: task {done + 1} of {total}, {task}"),
         )
         answer = ask(opened, wanted, means)
-    if out is not None:
-        write_table(answer.table, out)
-        if wanted.differences:
-            write_table(answer.differences, _differences_path(out))
-    if plot is not None:
-        plot_curves(answer.table, plot)
+    _write_files(answer, out, plot, matrices)
     if as_json:
         print_json(_both(answer) if wanted.differences else _records(answer.table))
         return
@@ -150,8 +162,44 @@ def compare(
         print_differences(answer.differences)
 
 
+def _check_files(store: Store, wanted: Question, out: Path | None, plot: Path | None, matrices: Path | None) -> None:
+    """Find out, before any work, what could not be drawn or written."""
+    for path, suffixes in ((out, RESULTS), (plot, PICTURES), (matrices, PICTURES)):
+        if path is not None:
+            _check_output(path, suffixes, store)
+    if out is not None and wanted.differences:
+        _check_output(_differences_path(out), TABLES, store)
+    n_models = len(wanted.models)
+    if plot is not None and wanted.layers == "all":
+        check_panels(n_models * (n_models + 1) // 2)
+    if plot is not None and wanted.layers == "relative":
+        raise InvalidInput(
+            "--plot draws matched layers as curves and all pairs of layers as heat maps, not relative ones"
+        )
+    if matrices is not None:
+        if not wanted.matches_layers:
+            raise InvalidInput("--plot-models draws one layer of all models a matrix; it needs matched layers")
+        check_models(n_models)
+        if plot is not None and plot.resolve() == matrices.resolve():
+            raise InvalidInput(f"{plot}: named by --plot and by --plot-models; each picture needs a file of its own")
+
+
+def _write_files(answer: Comparison, out: Path | None, plot: Path | None, matrices: Path | None) -> None:
+    wanted = answer.question
+    if out is not None:
+        write_results(answer.table, out, layers=wanted.layers)
+        if wanted.differences:
+            write_table(answer.differences, _differences_path(out))
+    if plot is not None and wanted.matches_layers:
+        plot_curves(answer.table, plot)
+    elif plot is not None:
+        plot_layers(answer.of_models, plot)
+    if matrices is not None:
+        plot_models(answer.of_models, matrices)
+
+
 def _differences_path(path: Path) -> Path:
-    return path.with_name(f"{path.stem}.differences{path.suffix}")
+    return path.with_name(f"{path.stem}.differences{path.suffix if path.suffix in TABLES else '.csv'}")
 
 
 def _both(answer: Comparison) -> dict[str, Any]:

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 
-from actlas.analyze import similarity
+from actlas.analyze import compare, similarity
 from actlas.store import open_store
 from tests.analyze.stores import related, store_of
 from tests.cli.conftest import Act, tree_digest
@@ -71,6 +72,24 @@ def test_pictures_are_png_and_svg(act: Act, lab: Path, tmp_path: Path):
     act("compare", lab, "base", "tuned", "other", "--plot", tmp_path / "cka.svg")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cka.png", "cka.svg"]
     assert len((tmp_path / "cka.svg").read_bytes()) == len(first)
+
+
+def test_heat_maps_and_matrices_of_models_are_drawn(act: Act, lab: Path, tmp_path: Path):
+    models = ("base", "tuned", "other")
+    whole = act("compare", lab, *models, "--tasks", "qa", "--layers", "all", "--plot", tmp_path / "layers.svg")
+    matched = act("compare", lab, *models, "--plot", tmp_path / "cka.png", "--plot-models", tmp_path / "models.svg")
+    assert (whole.code, matched.code) == (0, 0), whole.err + matched.err
+    texts = {name: (tmp_path / f"{name}.svg").read_text("utf-8") for name in ("layers", "models")}
+    for text, words in (("layers", ["layer of base", "layer of other"]), ("models", ["average linkage", "layer 2"])):
+        ET.fromstring(texts[text])
+        assert all(word in texts[text] for word in words)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cka.png", "layers.svg", "models.svg"]
+
+
+def test_netcdf_holds_the_dataset(act: Act, lab: Path, tmp_path: Path):
+    assert act("compare", lab, "base", "tuned", "--out", tmp_path / "cka.nc").code == 0
+    with xr.open_dataset(tmp_path / "cka.nc", engine="scipy") as read:
+        xr.testing.assert_identical(read.load(), compare(open_store(lab), ["base", "tuned"]))
 
 
 def test_all_layers_gives_every_pair_within_and_between(act: Act, lab: Path):

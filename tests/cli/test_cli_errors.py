@@ -336,12 +336,12 @@ def test_an_entry_that_is_damaged(act: Act, copied: Path):
         assert act("compare", copied, "base", "tuned", "--tasks", "qa").code == 0
 
 
-@pytest.mark.parametrize("option", ["--out", "--plot"])
+@pytest.mark.parametrize("option", ["--out", "--plot", "--plot-models"])
 def test_an_output_that_cannot_be_written_is_found_before_the_work(
     act: Act, lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
 ):
     monkeypatch.setattr("actlas.cli.compare.compare_table", lambda *_, **__: pytest.fail("the work began"))
-    suffix = {"--out": ".csv", "--plot": ".svg"}[option]
+    suffix = {"--out": ".nc", "--plot": ".svg", "--plot-models": ".svg"}[option]
     (tmp_path / f"directory{suffix}").mkdir()
     (tmp_path / "file").touch()
     places = {
@@ -377,9 +377,21 @@ def test_a_tasks_file_without_permission(act: Act, lab: Path, checkpoints: Path,
     assert_refused(act("ingest", lab, "--model", checkpoints / "base", "--tasks", path), path, "Permission denied")
 
 
-def test_a_picture_of_all_layers(act: Act, lab: Path, tmp_path: Path):
-    result = act("compare", lab, "base", "tuned", "--layers", "all", "--plot", tmp_path / "x.png")
-    assert_refused(result, "--plot", "needs --layers matched")
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["base", "tuned", "other", "--layers", "all", "--plot-models", "x.png"], ["needs --layers matched"]),
+        (["base", "tuned", "--plot-models", "x.png"], ["needs at least 3 models", "got 2", "curves by layer"]),
+        ([*"abcdefghij", "--layers", "all", "--plot", "x.png"], ["expected at most 45, got 55", "name fewer models"]),
+        (["base", "tuned", "other", "--plot", "x.png", "--plot-models", "./x.png"], ["x.png", "a file of its own"]),
+    ],
+)
+def test_pictures_that_cannot_be_drawn_are_refused_before_the_work(
+    act: Act, lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], said: list[str]
+):
+    monkeypatch.setattr("actlas.cli.compare.compare_table", lambda *_, **__: pytest.fail("the work began"))
+    monkeypatch.chdir(tmp_path)
+    assert_refused(act("compare", lab, *words), *said)
     assert list(tmp_path.iterdir()) == []
 
 

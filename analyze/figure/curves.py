@@ -1,15 +1,15 @@
 """The picture of a comparison: CKA by layer, median and quartiles over tasks."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
+from actlas.analyze.figure.canvas import PICTURES, new_figure, save_figure
 from actlas.analyze.metrics import METRICS
-from actlas.analyze.results import check_output, replace_file
+from actlas.analyze.results import check_output
 from actlas.store import InvalidInput
 
 # Okabe and Ito's colours: told apart with any colour vision, and in grey.
@@ -64,15 +64,13 @@ def plot_curves(
     InvalidInput
         When layers are not matched.
     """
-    path = Path(path)
-    check_output(path, (".png", ".svg"))
+    check_output(path, PICTURES)
     if not (table["layer_a"] == table["layer_b"]).all():
         raise InvalidInput("a curve by layer needs matched layers; use --layers matched for --plot")
     if label is None:
         label = table["model_a"] + " and " + table["model_b"]
     summary = curves(table, label, metric)
-    figure = Figure(figsize=(7.2, 4.4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(7.2, 4.4)
     axes = figure.add_subplot()
     names = list(dict.fromkeys(label))
     for number, name in enumerate(names):
@@ -84,14 +82,11 @@ def plot_curves(
     n_tasks = table["task"].nunique()
     axes.set_xlabel("layer (0 = input of the first block)")
     axes.set_ylabel(METRICS[metric].title)
+    from matplotlib.ticker import MaxNLocator
+
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_title(title or f"Median over {n_tasks} task{'s' if n_tasks != 1 else ''}, quartiles shaded", fontsize=11)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=9)
-    temporary = replace_file(path)
-    try:
-        figure.savefig(temporary, dpi=160, metadata={"Date": None} if path.suffix == ".svg" else {})
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    save_figure(figure, path)
