@@ -128,15 +128,16 @@ def plan_residents(
     _check_names(checkpoints, tasks)
     if reach.off_target is not None and not any(map(is_control, checkpoints)):
         raise InvalidInput("--off-target: none of the checkpoints is a control, trained on exactly one task")
-    residents: dict[Path, Resident] = {}
+    residents: dict[tuple[Path, int | None], Resident] = {}
     prepared: dict[tuple[Path, str, str], tuple[TokenizedTask, Plan]] = {}
     for checkpoint in checkpoints:
         with _naming(checkpoint):
             place = find_directory(checkpoint.base, checkpoint.revision).resolve()
-            if place not in residents:
-                residents[place] = _resident(checkpoint, layers, dtype)
-                _check_family(residents[place].base, chosen_renderings, outputs)
-            resident, adapter = residents[place], None
+            weights = (place, checkpoint.random_init)
+            if weights not in residents:
+                residents[weights] = _resident(checkpoint, layers, dtype)
+                _check_family(residents[weights].base, chosen_renderings, outputs)
+            resident, adapter = residents[weights], None
             if checkpoint.adapter is not None:
                 adapter = find_adapter(
                     checkpoint.adapter, resident.base, checkpoint.base, allow_base_mismatch=allow_base_mismatch
@@ -145,7 +146,7 @@ def plan_residents(
         run = Run(checkpoint, adapter, identity(resident.base, adapter), draw)
         for task, rendering in product(chosen, chosen_renderings):
             known = (place, task.slug, rendering.slug)
-            if known not in prepared:  # the same for every adapter of a base
+            if known not in prepared:  # the same for every adapter of a base, and for random weights
                 prepared[known] = _prepare(task, resident.base, rendering, positions, batch_tokens)
             run.jobs.extend(
                 _job(resident, run, position, task, rendering, *prepared[known], outputs) for position in positions
@@ -162,7 +163,7 @@ def _prepare(
 
 
 def _resident(checkpoint: Checkpoint, layers: str | None, dtype: str) -> Resident:
-    base = find_base(checkpoint.base, checkpoint.revision)
+    base = find_base(checkpoint.base, checkpoint.revision, checkpoint.random_init)
     check_unknown(base)
     chosen = parse_layers(layers, base.config.num_hidden_layers)
     return Resident(checkpoint.base, base, checkpoint.revision, chosen, resolve_dtype(dtype, base))

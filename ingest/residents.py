@@ -83,7 +83,8 @@ def spec_of(
 def labels_of(run: Run) -> dict[str, Any]:
     """Return the labels that a checkpoint's model gets."""
     trained_on = {"trained_on": list(run.checkpoint.trained_on)} if run.checkpoint.trained_on else {}
-    return dict(run.checkpoint.labels) | trained_on
+    random_init = {} if run.checkpoint.random_init is None else {"random_init": run.checkpoint.random_init}
+    return dict(run.checkpoint.labels) | trained_on | random_init
 
 
 def _run_resident(root: Path, resident: Resident, device: str, options: Options, progress: Progress) -> Iterator[Entry]:
