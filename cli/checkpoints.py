@@ -25,6 +25,11 @@ _OPTIONS = (
         metavar="SEED",
         help="Random weights from this seed in place of the checkpoint's own: the baseline NAME-random-SEED.",
     ),
+    click.option(
+        "--stack",
+        type=click.Choice(["decoder"]),
+        help="Of an encoder-decoder (T5), the decoder: the model NAME-decoder.",
+    ),
     click.option("--name", "names", multiple=True, help="Name in the store; once for each checkpoint, in order."),
     click.option("--trained-on", multiple=True, help="Task that the checkpoint was tuned on; one makes it a control."),
     click.option("--models", "sweep", metavar="SWEEP.csv", help="Many checkpoints, one a row; instead of the above."),
@@ -55,7 +60,7 @@ def checkpoints_from(options: dict[str, Any]) -> list[Checkpoint]:
     ActError
         When a sweep, a pattern or a name cannot be used.
     """
-    names = ("model", "revision", "revisions", "adapters", "patterns", "random_init", "names", "trained_on")
+    names = ("model", "revision", "revisions", "adapters", "patterns", "random_init", "stack", "names", "trained_on")
     sweep, said = options.pop("sweep"), {name: options.pop(name) for name in names}
     given = [_FLAGS.get(name, f"--{name}") for name, value in said.items() if value not in (None, ())]
     if sweep is not None:
@@ -93,6 +98,7 @@ def _adapters(
     adapters: tuple[str, ...],
     patterns: tuple[str, ...],
     random_init: int | None,
+    stack: str | None,
     names: tuple[str, ...],
     trained_on: tuple[str, ...],
     **_: object,
@@ -106,7 +112,13 @@ def _adapters(
         )
     return [
         Checkpoint(
-            base=model, revision=revision, adapter=adapter, random_init=random_init, name=name, trained_on=trained_on
+            base=model,
+            revision=revision,
+            adapter=adapter,
+            random_init=random_init,
+            stack=stack,
+            name=name,
+            trained_on=trained_on,
         )
         for adapter, name in zip(places, names or (None,) * len(places), strict=True)
     ]

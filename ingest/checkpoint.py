@@ -56,9 +56,11 @@ class Checkpoint:
         Directory or cached name of a LoRA adapter for this base.
     random_init : int, optional
         Seed from 0 on: the base's configuration and tokenizer, with random weights in place of its own, which are not read.
+    stack : {"decoder"}, optional
+        The decoder of an encoder-decoder, in place of its encoder: another model in the store.
     name : str, optional
-        Slug in the store; the last part of the adapter's or base's path by default, and then ``-random-SEED`` where the
-        weights are random.
+        Slug in the store; the last part of the adapter's or base's path by default, and then ``-decoder`` for that stack,
+        and ``-random-SEED`` where the weights are random.
     trained_on : tuple of str
         Tasks that it was fine-tuned on; exactly one makes it a control.
     labels : mapping
@@ -69,22 +71,25 @@ class Checkpoint:
     Raises
     ------
     InvalidInput
-        For random weights that were trained, or from no usable seed.
+        For random weights that were trained, or from no usable seed, and for another stack.
     """
 
     base: str
     revision: str | None = None
     adapter: str | None = None
     random_init: int | None = None
+    stack: str | None = None
     name: str | None = None
     trained_on: tuple[str, ...] = ()
     labels: Mapping[str, Any] = field(default_factory=dict, hash=False)
     origin: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
+        where = f"{self.origin}: " if self.origin else ""
+        if self.stack not in (None, "decoder"):
+            raise InvalidInput(f"{where}stack: expected decoder or nothing, got {self.stack!r}")
         if self.random_init is None:
             return
-        where = f"{self.origin}: " if self.origin else ""
         if not 0 <= self.random_init < 1 << 63:
             raise InvalidInput(f"{where}random init: expected a seed from 0 to 2^63 - 1, got {self.random_init}")
         if self.adapter or self.trained_on:
@@ -101,7 +106,8 @@ class Checkpoint:
 
     @property
     def _suffix(self) -> str:
-        return "" if self.random_init is None else f"-random-{self.random_init}"
+        stack = "" if self.stack is None else f"-{self.stack}"
+        return stack if self.random_init is None else f"{stack}-random-{self.random_init}"
 
 
 def find_directory(name: str, revision: str | None = None) -> Path:
@@ -217,10 +223,11 @@ class Base:
         return min((int(bound) for bound in bounds if bound is not None and 0 < bound < 1 << 40), default=None)
 
 
-def find_base(name: str, revision: str | None = None, random_init: int | None = None) -> Base:
+def find_base(name: str, revision: str | None = None, random_init: int | None = None, stack: str | None = None) -> Base:
     """Find a base checkpoint and read all of it but its weights, which are hashed.
 
     With `random_init`, the seed of random weights, no weight file is looked for: the weights are made, hashed and dropped.
+    A `stack` that is asked for is part of the digest.
 
     Raises
     ------
@@ -237,12 +244,13 @@ def find_base(name: str, revision: str | None = None, random_init: int | None = 
         config = AutoConfig.from_pretrained(directory, **local)
     except Exception as error:  # its checks of values raise errors of their own
         raise Source(f"{directory}: transformers cannot read its config.json ({_one_line(error)})") from error
-    family = family_of(config, str(directory))
+    family = family_of(config, str(directory), stack)
     try:
         tokenizer = AutoTokenizer.from_pretrained(directory, **local)
     except Exception as error:  # every tokenizer fails in its own way
         raise Source(f"{directory}: its tokenizer cannot be loaded ({_one_line(error)})") from error
     rules, meaning = tokenizer_digest(tokenizer), _meaning(raw, _BASE_NOISE)
+    meaning |= {} if stack is None else {"actlas-stack": stack}
     if random_init is not None:
         drawn = _drawn(directory, config, family, random_init)
         digest = json_digest({"config": meaning, "random-init": drawn.seed, "weights": drawn.digest})
