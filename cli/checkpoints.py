@@ -19,11 +19,28 @@ _OPTIONS = (
         "--adapter", "adapters", multiple=True, help="LoRA adapter to put under the base; repeat for several."
     ),
     click.option("--adapters", "patterns", multiple=True, help="All adapters that a pattern such as 'loras/*' names."),
+    click.option(
+        "--random-init",
+        type=int,
+        metavar="SEED",
+        help="Random weights from this seed in place of the checkpoint's own: the baseline NAME-random-SEED.",
+    ),
+    click.option(
+        "--stack",
+        type=click.Choice(["decoder"]),
+        help="Of an encoder-decoder (T5), the decoder: the model NAME-decoder.",
+    ),
     click.option("--name", "names", multiple=True, help="Name in the store; once for each checkpoint, in order."),
     click.option("--trained-on", multiple=True, help="Task that the checkpoint was tuned on; one makes it a control."),
     click.option("--models", "sweep", metavar="SWEEP.csv", help="Many checkpoints, one a row; instead of the above."),
 )
-_FLAGS = {"adapters": "--adapter", "patterns": "--adapters", "names": "--name", "trained_on": "--trained-on"}
+_FLAGS = {
+    "adapters": "--adapter",
+    "patterns": "--adapters",
+    "random_init": "--random-init",
+    "names": "--name",
+    "trained_on": "--trained-on",
+}
 
 
 def checkpoint_options(command: Command) -> Command:
@@ -43,9 +60,9 @@ def checkpoints_from(options: dict[str, Any]) -> list[Checkpoint]:
     ActError
         When a sweep, a pattern or a name cannot be used.
     """
-    names = ("model", "revision", "revisions", "adapters", "patterns", "names", "trained_on")
+    names = ("model", "revision", "revisions", "adapters", "patterns", "random_init", "stack", "names", "trained_on")
     sweep, said = options.pop("sweep"), {name: options.pop(name) for name in names}
-    given = [_FLAGS.get(name, f"--{name}") for name, value in said.items() if value]
+    given = [_FLAGS.get(name, f"--{name}") for name, value in said.items() if value not in (None, ())]
     if sweep is not None:
         if given:
             raise click.UsageError(f"--models says all of a checkpoint; leave {', '.join(given)} out")
@@ -80,6 +97,8 @@ def _adapters(
     revision: str | None,
     adapters: tuple[str, ...],
     patterns: tuple[str, ...],
+    random_init: int | None,
+    stack: str | None,
     names: tuple[str, ...],
     trained_on: tuple[str, ...],
     **_: object,
@@ -92,6 +111,14 @@ def _adapters(
             "--trained-on speaks of one checkpoint; adapters that were tuned on different tasks are said in a sweep (--models)"
         )
     return [
-        Checkpoint(base=model, revision=revision, adapter=adapter, name=name, trained_on=trained_on)
+        Checkpoint(
+            base=model,
+            revision=revision,
+            adapter=adapter,
+            random_init=random_init,
+            stack=stack,
+            name=name,
+            trained_on=trained_on,
+        )
         for adapter, name in zip(places, names or (None,) * len(places), strict=True)
     ]

@@ -80,7 +80,8 @@ def _devices(_context: click.Context, _parameter: click.Parameter, value: str | 
     default=("last",),
     show_default=True,
     help="What to keep of each prompt: its last or first token, the mean of its tokens (content-mean: of those that are not "
-    "the template's; target-mean: of the target's), or all tokens; repeat for several in one pass.",
+    "the template's), the last of the target's tokens or their mean (target-last, target-mean), or all tokens; repeat for "
+    "several in one pass.",
 )
 @click.option("--with-target", is_flag=True, help="Let the target follow the prompt; renderings then end in -target.")
 @click.option(

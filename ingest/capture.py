@@ -43,18 +43,19 @@ class States(NamedTuple):
         return self.all_hidden[:, torch.tensor(lengths).cumsum(0) - 1]
 
 
-def find_blocks(model: PreTrainedModel) -> torch.nn.ModuleList:
-    """Return the model's blocks: the one list of `num_hidden_layers` modules of a class in `_no_split_modules`.
+def find_blocks(model: PreTrainedModel, family: Family = CAUSAL) -> torch.nn.ModuleList:
+    """Return the model's blocks: the one list of as many modules of a class in `_no_split_modules` as it has layers.
 
     Raises
     ------
     Source
         When there is no such list, or more than one.
     """
-    classes, depth = set(model._no_split_modules or ()), model.config.num_hidden_layers
+    classes, depth = set(model._no_split_modules or ()), family.depth(model.config)
+    place = model.base_model.get_decoder() if family.is_decoder_stack else model.base_model
     found = [
         module
-        for module in model.base_model.modules()
+        for module in place.modules()
         if isinstance(module, torch.nn.ModuleList)
         and len(module) == depth
         and {type(block).__name__ for block in module} <= classes
@@ -66,18 +67,43 @@ def find_blocks(model: PreTrainedModel) -> torch.nn.ModuleList:
     return found[0]
 
 
-def model_inputs(model: PreTrainedModel, token_ids: Sequence[Sequence[int]], family: Family) -> dict[str, Any]:
-    """Return what a backbone is called with for a batch, padded on the right."""
-    lengths = torch.tensor([len(ids) for ids in token_ids])
-    padding = model.config.pad_token_id if family.masks else None  # without a mask nothing sees the padding
-    padded = torch.full((len(token_ids), int(lengths.max())), padding or 0)
+def model_inputs(
+    model: PreTrainedModel, token_ids: Sequence[Sequence[int]], family: Family, parts: Sequence[Parts] | None = None
+) -> dict[str, Any]:
+    """Return what a backbone is called with for a batch, padded on the right; a decoder stack needs the parts."""
+    if not family.masks:
+        return {"input_ids": _padded(token_ids, 0).to(model.device), "use_cache": False}  # nothing sees the padding
+    padding, inputs = model.config.pad_token_id or 0, dict[str, Any]()
+    if family.is_decoder_stack:
+        assert parts is not None
+        # causal: what stands behind a target is seen by none of its tokens
+        decoder_ids = _padded(seen_by_blocks(model, token_ids, parts, family)[0], padding)
+        inputs = {"decoder_input_ids": decoder_ids.to(model.device), "use_cache": False}
+        token_ids = [ids[: one.n_prompt] for ids, one in zip(token_ids, parts, strict=True)]
+    padded, lengths = _padded(token_ids, padding), torch.tensor([len(ids) for ids in token_ids])
+    mask = (torch.arange(padded.shape[1]) < lengths[:, None]).long()
+    return {"input_ids": padded.to(model.device), "attention_mask": mask.to(model.device), **inputs}
+
+
+def _padded(token_ids: Sequence[Sequence[int]], padding: int) -> torch.Tensor:
+    padded = torch.full((len(token_ids), max(map(len, token_ids))), padding)
     for row, ids in enumerate(token_ids):
         padded[row, : len(ids)] = torch.tensor(ids)
-    device = model.device
-    if family.masks:
-        mask = (torch.arange(padded.shape[1]) < lengths[:, None]).long()
-        return {"input_ids": padded.to(device), "attention_mask": mask.to(device)}
-    return {"input_ids": padded.to(device), "use_cache": False}
+    return padded
+
+
+def seen_by_blocks(
+    model: PreTrainedModel, token_ids: Sequence[Sequence[int]], parts: Sequence[Parts], family: Family
+) -> tuple[Sequence[Sequence[int]], Sequence[Parts]]:
+    """Return the tokens that pass the captured blocks, and what they are.
+
+    For a decoder stack they are the start token, from which the first token of the target is predicted as it is from a
+    prompt's last token, and the target's: the start token stands for the prompt.
+    """
+    if not family.is_decoder_stack:
+        return token_ids, parts
+    start = model.config.decoder_start_token_id
+    return [[start, *ids[one.n_prompt :]] for ids, one in zip(token_ids, parts, strict=True)], [Parts(1)] * len(parts)
 
 
 def reducer(spans: Sequence[Span], device: torch.device) -> Reduce:
@@ -136,7 +162,7 @@ class Capture:
         outputs: Outputs | None = None,
     ) -> None:
         self._model, self._family, self._outputs = model, family, outputs
-        self._blocks = find_blocks(model)
+        self._blocks = find_blocks(model, family)
         self._layers = tuple(layers)
         self._positions = tuple(position for position in positions if position != ALL)
         self._keeps_all = ALL in positions
@@ -165,8 +191,10 @@ class Capture:
         parts : sequence of Parts, optional
             What they are; by default all are the prompt's.
         """
-        model, lengths, parts = self._model, [len(ids) for ids in token_ids], parts or whole_prompts(token_ids)
-        self._reducers = [reducer(spans(position, parts, lengths), model.device) for position in self._positions]
+        model, parts = self._model, parts or whole_prompts(token_ids)
+        seen, seen_parts = seen_by_blocks(model, token_ids, parts, self._family)
+        lengths = [len(ids) for ids in seen]
+        self._reducers = [reducer(spans(position, seen_parts, lengths), model.device) for position in self._positions]
         self._lay_out = every_token(lengths, model.device) if self._keeps_all else None
         self._buffer = self._empty(len(self._positions), len(self._layers), len(token_ids), self._width)
         self._all_buffer = (
@@ -175,7 +203,7 @@ class Capture:
         with ExitStack() as hooks, torch.inference_mode():
             for place, layer in enumerate(self._layers):
                 hooks.enter_context(self._hook(place, layer))
-            final = model.base_model(**model_inputs(model, token_ids, self._family)).last_hidden_state
+            final = model.base_model(**model_inputs(model, token_ids, self._family, parts)).last_hidden_state
             kept = [reduce(final) for reduce in self._reducers]
             states = States(
                 hidden=self._buffer,

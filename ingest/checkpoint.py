@@ -13,6 +13,7 @@ from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from transformers import AutoConfig, AutoTokenizer
 
 from actlas.ingest.families import Family, family_of
+from actlas.ingest.random_init import RandomInit, describe, random_model
 from actlas.store import InvalidInput, Mismatch, ModelIdentity, NotFound, Source, check_slug
 from actlas.store.digest import file_digest, json_digest
 
@@ -53,28 +54,60 @@ class Checkpoint:
         Revision on the hub.
     adapter : str, optional
         Directory or cached name of a LoRA adapter for this base.
+    random_init : int, optional
+        Seed from 0 on: the base's configuration and tokenizer, with random weights in place of its own, which are not read.
+    stack : {"decoder"}, optional
+        The decoder of an encoder-decoder, in place of its encoder: another model in the store.
     name : str, optional
-        Slug in the store; the last part of the adapter's or base's path by default.
+        Slug in the store; the last part of the adapter's or base's path by default, and then ``-decoder`` for that stack,
+        and ``-random-SEED`` where the weights are random.
     trained_on : tuple of str
         Tasks that it was fine-tuned on; exactly one makes it a control.
     labels : mapping
         What else is said of it in the store: seed, step, family, owner, and whatever JSON can hold.
     origin : str, optional
         Where the user said so, for messages: ``sweep.csv, line 3``.
+
+    Raises
+    ------
+    InvalidInput
+        For random weights that were trained, or from no usable seed, and for another stack.
     """
 
     base: str
     revision: str | None = None
     adapter: str | None = None
+    random_init: int | None = None
+    stack: str | None = None
     name: str | None = None
     trained_on: tuple[str, ...] = ()
     labels: Mapping[str, Any] = field(default_factory=dict, hash=False)
     origin: str | None = field(default=None, compare=False)
 
+    def __post_init__(self) -> None:
+        where = f"{self.origin}: " if self.origin else ""
+        if self.stack not in (None, "decoder"):
+            raise InvalidInput(f"{where}stack: expected decoder or nothing, got {self.stack!r}")
+        if self.random_init is None:
+            return
+        if not 0 <= self.random_init < 1 << 63:
+            raise InvalidInput(f"{where}random init: expected a seed from 0 to 2^63 - 1, got {self.random_init}")
+        if self.adapter or self.trained_on:
+            got = f"the adapter {self.adapter}" if self.adapter else f"trained on {', '.join(self.trained_on)}"
+            raise InvalidInput(
+                f"{where}random init {self.random_init}: expected {self.base} as it is before any training, got {got}; "
+                "leave one of the two out"
+            )
+
     @property
     def slug(self) -> str:
         """Its name in the store."""
-        return check_slug(self.name or Path(self.adapter or self.base).name, "model")
+        return check_slug(self.name or Path(self.adapter or self.base).name + self._suffix, "model")
+
+    @property
+    def _suffix(self) -> str:
+        stack = "" if self.stack is None else f"-{self.stack}"
+        return stack if self.random_init is None else f"{stack}-random-{self.random_init}"
 
 
 def find_directory(name: str, revision: str | None = None) -> Path:
@@ -126,7 +159,11 @@ def _stamps(directory: Path) -> dict[str, _Stamp]:
     return {name: _Stamp(stat.st_size, stat.st_mtime_ns, stat.st_ino) for name, stat in stats.items()}
 
 
-def _digest(directory: Path, config: dict[str, Any], noise: tuple[str, ...], what: str) -> str:
+def _meaning(config: dict[str, Any], noise: tuple[str, ...]) -> dict[str, Any]:
+    return {name: value for name, value in config.items() if name not in noise}
+
+
+def _digest(directory: Path, meaning: dict[str, Any], what: str) -> str:
     weights = sorted(directory.glob("*.safetensors"))
     if not weights:
         others = [path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in directory.glob(pattern)]
@@ -134,7 +171,6 @@ def _digest(directory: Path, config: dict[str, Any], noise: tuple[str, ...], wha
             f"{directory}: expected the weights of {what} as .safetensors, got {', '.join(others) or 'no weights'}; pickles "
             "can run code and are not loaded: save the checkpoint again with save_pretrained"
         )
-    meaning = {name: value for name, value in config.items() if name not in noise}
     return json_digest({"config": meaning, "weights": {path.name: file_digest(path) for path in weights}})
 
 
@@ -147,7 +183,7 @@ class Base:
     directory : Path
         Where it is.
     digest : str
-        Digest of its configuration and weight files.
+        Digest of its configuration and weight files, or of its configuration, the seed and the weights that it gave.
     config : transformers configuration
         Its configuration.
     tokenizer : transformers tokenizer
@@ -157,7 +193,10 @@ class Base:
     family : Family
         How its architecture is run.
     stamps : mapping
-        Its weight files as they were before they were hashed; see `check_unchanged`.
+        Its weight files as they were before they were hashed; see `check_unchanged`. None of them where the weights are
+        random.
+    random_init : RandomInit or None
+        What the weights are known by where they are random.
     """
 
     directory: Path
@@ -167,6 +206,14 @@ class Base:
     tokenizer_digest: str
     family: Family
     stamps: Mapping[str, _Stamp]
+    random_init: RandomInit | None = None
+
+    @property
+    def n_weight_bytes(self) -> int:
+        """Bytes of its weights, in its own dtype."""
+        if self.random_init is not None:
+            return self.random_init.n_bytes
+        return sum(stamp.n_bytes for stamp in self.stamps.values())
 
     @property
     def max_tokens(self) -> int | None:
@@ -176,8 +223,11 @@ class Base:
         return min((int(bound) for bound in bounds if bound is not None and 0 < bound < 1 << 40), default=None)
 
 
-def find_base(name: str, revision: str | None = None) -> Base:
+def find_base(name: str, revision: str | None = None, random_init: int | None = None, stack: str | None = None) -> Base:
     """Find a base checkpoint and read all of it but its weights, which are hashed.
+
+    With `random_init`, the seed of random weights, no weight file is looked for: the weights are made, hashed and dropped.
+    A `stack` that is asked for is part of the digest.
 
     Raises
     ------
@@ -189,19 +239,34 @@ def find_base(name: str, revision: str | None = None) -> Base:
     directory = find_directory(name, revision)
     raw = _read_config(directory / "config.json", "a model checkpoint")
     _refuse(directory, raw)
-    stamps = _stamps(directory)
-    digest = _digest(directory, raw, _BASE_NOISE, "a model")
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
         config = AutoConfig.from_pretrained(directory, **local)
     except Exception as error:  # its checks of values raise errors of their own
         raise Source(f"{directory}: transformers cannot read its config.json ({_one_line(error)})") from error
-    family = family_of(config, str(directory))
+    family = family_of(config, str(directory), stack)
     try:
         tokenizer = AutoTokenizer.from_pretrained(directory, **local)
     except Exception as error:  # every tokenizer fails in its own way
         raise Source(f"{directory}: its tokenizer cannot be loaded ({_one_line(error)})") from error
-    return Base(directory, digest, config, tokenizer, tokenizer_digest(tokenizer), family, stamps)
+    rules, meaning = tokenizer_digest(tokenizer), _meaning(raw, _BASE_NOISE)
+    meaning |= {} if stack is None else {"actlas-stack": stack}
+    if random_init is not None:
+        drawn = _drawn(directory, config, family, random_init)
+        digest = json_digest({"config": meaning, "random-init": drawn.seed, "weights": drawn.digest})
+        return Base(directory, digest, config, tokenizer, rules, family, {}, drawn)
+    stamps = _stamps(directory)
+    return Base(directory, _digest(directory, meaning, "a model"), config, tokenizer, rules, family, stamps)
+
+
+def _drawn(directory: Path, config: Any, family: Family, seed: int) -> RandomInit:
+    try:
+        with quiet_transformers():
+            return describe(random_model(config, family, seed), seed)
+    except Exception as error:  # every architecture has its own demands on its sizes
+        raise Source(
+            f"{directory}: transformers cannot make a model of its config.json ({_one_line(error)}); correct the configuration"
+        ) from error
 
 
 def _one_line(error: BaseException) -> str:
@@ -303,7 +368,7 @@ def find_adapter(name: str, base: Base, base_name: str, *, allow_base_mismatch: 
     # PEFT writes names of modules in the order of a set, which is another one in every process.
     ordered = {name: sorted(value, key=str) if isinstance(value, list) else value for name, value in config.items()}
     stamps = _stamps(directory)
-    return Adapter(directory, _digest(directory, ordered, _ADAPTER_NOISE, "an adapter"), stamps)
+    return Adapter(directory, _digest(directory, _meaning(ordered, _ADAPTER_NOISE), "an adapter"), stamps)
 
 
 def _check_base(directory: Path, recorded: str | None, base: Base, base_name: str) -> None:
@@ -311,7 +376,7 @@ def _check_base(directory: Path, recorded: str | None, base: Base, base_name: st
         return
     if Path(recorded).is_dir():
         config = _read_config(Path(recorded) / "config.json", "a model checkpoint")
-        fits = _digest(Path(recorded), config, _BASE_NOISE, "a model") == base.digest
+        fits = _digest(Path(recorded), _meaning(config, _BASE_NOISE), "a model") == base.digest
     else:  # the base has moved since: the last part of its name is all there is to go by
         fits = Path(recorded).name == Path(base_name).name
     if not fits:

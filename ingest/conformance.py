@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
-from actlas.ingest.capture import Capture, States, every_token, model_inputs, reducer
+from actlas.ingest.capture import Capture, States, every_token, model_inputs, reducer, seen_by_blocks
 from actlas.ingest.families import CAUSAL, Family
 from actlas.ingest.outputs import Outputs, check_outputs
 from actlas.ingest.positions import ALL, Parts, spans, whole_prompts
@@ -61,7 +61,7 @@ def check_conformance(
     Source
         When they differ, or when padding changes them beyond `tolerance`, by default the dtype's rounding.
     """
-    depth, name = model.config.num_hidden_layers, type(model).__name__
+    depth, name = family.depth(model.config), type(model).__name__
     parts = parts or whole_prompts(probes)
     capture = Capture(model, range(depth + 1), positions, family)
     captured = capture(probes, parts)
@@ -110,13 +110,14 @@ def _own_states(
 ) -> list[list[torch.Tensor]]:
     """Return for every position, ``all`` last, the model's own states of every layer and then its final ones."""
     with torch.inference_mode():
-        output = model.base_model(**model_inputs(model, probes, family), output_hidden_states=True)
-    states = output.hidden_states
-    if states is None or len(states) != model.config.num_hidden_layers + 1 or any(state is None for state in states):
+        output = model.base_model(**model_inputs(model, probes, family, parts), output_hidden_states=True)
+    states = output.decoder_hidden_states if family.is_decoder_stack else output.hidden_states
+    if states is None or len(states) != family.depth(model.config) + 1 or any(state is None for state in states):
         raise Source(f"{type(model).__name__}: it does not report its own hidden states, so captures cannot be checked")
-    lengths = [len(ids) for ids in probes]
+    seen, seen_parts = seen_by_blocks(model, probes, parts, family)
+    lengths = [len(ids) for ids in seen]
     chosen = [position for position in positions if position != ALL]
-    reducers = [reducer(spans(position, parts, lengths), model.device) for position in chosen]
+    reducers = [reducer(spans(position, seen_parts, lengths), model.device) for position in chosen]
     reducers += [every_token(lengths, model.device)] * (ALL in positions)
     return [[reduce(state) for state in (*states, output.last_hidden_state)] for reduce in reducers]
 

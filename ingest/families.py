@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForTextEncoding
 
-from actlas.store import Source
+from actlas.store import InvalidInput, Source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +28,8 @@ class Family:
         Whether a near-tie in a router may send a token elsewhere in another batch.
     is_known : bool
         Whether the architecture is in the table; others are tried before they are run.
+    is_decoder_stack : bool
+        Whether an encoder reads the prompt, and what is captured is the decoder that reads the target.
     """
 
     kind: str
@@ -36,12 +38,18 @@ class Family:
     n_reserved: int = 0
     is_batch_dependent: bool = False
     is_known: bool = True
+    is_decoder_stack: bool = False
+
+    def depth(self, config: Any) -> int:
+        """Return the number of blocks that are captured."""
+        return int(config.num_decoder_layers if self.is_decoder_stack else config.num_hidden_layers)
 
 
 CAUSAL = Family(kind="causal decoder", loader=AutoModelForCausalLM, masks=False)
 MIXTURE = replace(CAUSAL, is_batch_dependent=True)
 ENCODER = Family(kind="encoder", loader=AutoModel, masks=True)
 ENCODER_STACK = Family(kind="encoder stack of an encoder-decoder", loader=AutoModelForTextEncoding, masks=True)
+DECODER_STACK = Family(kind="encoder-decoder whose decoder is run", loader=AutoModel, masks=True, is_decoder_stack=True)
 
 # By `model_type`; each is tested with random weights, every prompt padded and alone, to 1e-6 in float32.
 FAMILIES: dict[str, Family] = {
@@ -58,13 +66,15 @@ FAMILIES: dict[str, Family] = {
     "t5": ENCODER_STACK,
 }  # fmt: skip
 
+DECODERS = {"t5": DECODER_STACK}  # of the encoder-decoders in the table, where the decoder is asked for
+
 # State-space layers among attention layers, by what their configurations have that others do not.
 _ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
 _STATE_SPACE_TYPES = ("mamba", "jamba", "bamba", "zamba", "falcon_h1", "nemotron_h", "recurrent_gemma", "rwkv", "xlstm")
 _STATE_SPACE_FIELDS = ("mamba_d_state", "ssm_cfg", "ssm_state_size", "state_size", "hybrid_override_pattern")
 
 
-def family_of(config: Any, where: str) -> Family:
+def family_of(config: Any, where: str, stack: str | None = None) -> Family:
     """Return the family of a model.
 
     Parameters
@@ -73,14 +83,24 @@ def family_of(config: Any, where: str) -> Family:
         The model's.
     where : str
         Directory of the checkpoint, for messages.
+    stack : str, optional
+        ``decoder`` for that of an encoder-decoder.
 
     Raises
     ------
     Source
         When it is one that cannot be run: a state-space model or hybrid, an encoder-decoder outside the table, or no
         model of text.
+    InvalidInput
+        When a stack is asked for that it has not.
     """
     name = config.model_type
+    if stack is not None:
+        if name not in DECODERS:
+            raise InvalidInput(
+                f"{where}: stack {stack}: expected one of {', '.join(DECODERS)}, got {name}; leave it out"
+            )
+        return DECODERS[name]
     if state_space := _state_space(config):
         raise Source(
             f"{where}: {name} is a state-space model or a hybrid with one ({state_space}): its states depend on padding and on "

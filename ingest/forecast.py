@@ -49,9 +49,8 @@ def forecast_of(root: Path, residents: Sequence[Resident], n_present: int, speed
 
 
 def _n_parameters(resident: Resident) -> int:
-    weights = resident.base.directory.glob("*.safetensors")
     own = str(resident.base.config.dtype or "float32").removeprefix("torch.")  # the files', not what is computed in
-    return sum(path.stat().st_size for path in weights) // int(getattr(torch, own).itemsize)
+    return resident.base.n_weight_bytes // int(getattr(torch, own).itemsize)
 
 
 def speed_of(device: str, dtype: str) -> Speed:

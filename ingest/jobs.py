@@ -10,7 +10,7 @@ from pathlib import Path
 from actlas.ingest.checkpoint import Adapter, Base, Checkpoint, find_adapter, find_base, find_directory, identity
 from actlas.ingest.controls import Draw, Reach, is_control, tasks_of
 from actlas.ingest.plan import Plan, make_plan, token_offsets
-from actlas.ingest.positions import ALL, CONTENT, TARGET
+from actlas.ingest.positions import ALL, CONTENT, LAST, TARGETS
 from actlas.ingest.rendering import Rendering, load_rendering, rendering_digest
 from actlas.ingest.tokenizing import TokenizedTask, tokenize
 from actlas.ingest.trial import check_unknown
@@ -18,7 +18,7 @@ from actlas.store import ActError, EntryIdentity, InvalidInput, ModelIdentity, T
 from actlas.store.dtype import check_dtype
 from actlas.store.layers import parse_layers
 
-WITH_OUTPUTS = "last"  # the position beside which outputs are kept: theirs is the last token of each prompt too
+WITH_OUTPUTS = LAST  # the position beside which outputs are kept: theirs is the last token of each prompt too
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,15 +128,16 @@ def plan_residents(
     _check_names(checkpoints, tasks)
     if reach.off_target is not None and not any(map(is_control, checkpoints)):
         raise InvalidInput("--off-target: none of the checkpoints is a control, trained on exactly one task")
-    residents: dict[Path, Resident] = {}
-    prepared: dict[tuple[Path, str, str], tuple[TokenizedTask, Plan]] = {}
+    residents: dict[tuple[Path, str | None, int | None], Resident] = {}
+    prepared: dict[tuple[Path, str | None, str, str], tuple[TokenizedTask, Plan]] = {}
     for checkpoint in checkpoints:
         with _naming(checkpoint):
             place = find_directory(checkpoint.base, checkpoint.revision).resolve()
-            if place not in residents:
-                residents[place] = _resident(checkpoint, layers, dtype)
-                _check_family(residents[place].base, chosen_renderings, outputs)
-            resident, adapter = residents[place], None
+            weights = (place, checkpoint.stack, checkpoint.random_init)
+            if weights not in residents:
+                residents[weights] = _resident(checkpoint, layers, dtype)
+                _check_family(residents[weights].base, chosen_renderings, positions, outputs)
+            resident, adapter = residents[weights], None
             if checkpoint.adapter is not None:
                 adapter = find_adapter(
                     checkpoint.adapter, resident.base, checkpoint.base, allow_base_mismatch=allow_base_mismatch
@@ -144,8 +145,8 @@ def plan_residents(
             chosen, draw = tasks_of(checkpoint, tasks, reach)
         run = Run(checkpoint, adapter, identity(resident.base, adapter), draw)
         for task, rendering in product(chosen, chosen_renderings):
-            known = (place, task.slug, rendering.slug)
-            if known not in prepared:  # the same for every adapter of a base
+            known = (place, checkpoint.stack, task.slug, rendering.slug)
+            if known not in prepared:  # the same for every adapter of a base, and for random weights
                 prepared[known] = _prepare(task, resident.base, rendering, positions, batch_tokens)
             run.jobs.extend(
                 _job(resident, run, position, task, rendering, *prepared[known], outputs) for position in positions
@@ -157,14 +158,21 @@ def plan_residents(
 def _prepare(
     task: Task, base: Base, rendering: Rendering, positions: Sequence[str], batch_tokens: int
 ) -> tuple[TokenizedTask, Plan]:
-    tokenized = tokenize(task, base.tokenizer, rendering, base.max_tokens, with_content=CONTENT in positions)
+    tokenized = tokenize(
+        task,
+        base.tokenizer,
+        rendering,
+        base.max_tokens,
+        with_content=CONTENT in positions,
+        has_decoder=base.family.is_decoder_stack,
+    )
     return tokenized, make_plan(tokenized.lengths, batch_tokens)
 
 
 def _resident(checkpoint: Checkpoint, layers: str | None, dtype: str) -> Resident:
-    base = find_base(checkpoint.base, checkpoint.revision)
+    base = find_base(checkpoint.base, checkpoint.revision, checkpoint.random_init, checkpoint.stack)
     check_unknown(base)
-    chosen = parse_layers(layers, base.config.num_hidden_layers)
+    chosen = parse_layers(layers, base.family.depth(base.config))
     return Resident(checkpoint.base, base, checkpoint.revision, chosen, resolve_dtype(dtype, base))
 
 
@@ -182,9 +190,9 @@ def _naming(checkpoint: Checkpoint) -> Iterator[None]:
 def _check_wishes(renderings: Sequence[Rendering], positions: Sequence[str], outputs: bool) -> None:
     """Refuse positions and outputs that are not there."""
     alone = [rendering.slug for rendering in renderings if not rendering.with_target]
-    if TARGET in positions and alone:
+    if alone and (lost := [position for position in positions if position in TARGETS]):
         raise InvalidInput(
-            f"position {TARGET}: expected prompts with their targets, got {', '.join(alone)}; add --with-target"
+            f"position {lost[0]}: expected prompts with their targets, got {', '.join(alone)}; add --with-target"
         )
     if outputs and WITH_OUTPUTS not in positions:
         raise InvalidInput(
@@ -193,9 +201,16 @@ def _check_wishes(renderings: Sequence[Rendering], positions: Sequence[str], out
         )
 
 
-def _check_family(base: Base, renderings: Sequence[Rendering], outputs: bool) -> None:
-    """Refuse what only causal decoders can do."""
-    if base.family.masks and (outputs or any(rendering.with_target for rendering in renderings)):
+def _check_family(base: Base, renderings: Sequence[Rendering], positions: Sequence[str], outputs: bool) -> None:
+    """Refuse what only causal decoders can do, and of a decoder stack what speaks of the encoder's prompt."""
+    if base.family.is_decoder_stack:
+        alone = [rendering.slug for rendering in renderings if not rendering.with_target]
+        if wrong := alone + sorted({*positions} - {LAST, *TARGETS}) + ["--outputs"] * outputs:
+            raise InvalidInput(
+                f"{base.directory}: a decoder stack expects --with-target, the positions {', '.join((LAST, *TARGETS))}, and "
+                f"no --outputs, got {', '.join(wrong)}; leave that out"
+            )
+    elif base.family.masks and (outputs or any(rendering.with_target for rendering in renderings)):
         asked = "--outputs" if outputs else "--with-target"
         raise InvalidInput(
             f"{base.directory}: {asked} needs a causal decoder, this is an {base.family.kind}; leave it out"

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 
 from actlas.ingest.checkpoint import Adapter, Base, check_unchanged, quiet_transformers
+from actlas.ingest.random_init import describe, random_model
 from actlas.store import Mismatch, Source
 
 TORCH_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
@@ -33,19 +34,12 @@ def load_base(base: Base, dtype: str, device: str) -> PreTrainedModel:
     Raises
     ------
     Source
-        When transformers cannot load it, a tensor is missing, unexpected or of another shape, or a file changed since it was
-        hashed.
+        When transformers cannot load it, a tensor is missing, unexpected or of another shape, a file changed since it was
+        hashed, or random weights are not those that were hashed.
     """
     try:
         with quiet_transformers():
-            model, report = base.family.loader.from_pretrained(
-                base.directory,
-                dtype=TORCH_DTYPES[dtype],
-                local_files_only=True,
-                trust_remote_code=False,
-                use_safetensors=True,
-                output_loading_info=True,
-            )
+            model, report = _from_files(base, dtype) if base.random_init is None else _from_seed(base, dtype)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise Source(
             f"{base.directory}: transformers cannot load it as a model of its kind ({base.family.kind}): {error}"
@@ -61,8 +55,38 @@ def load_base(base: Base, dtype: str, device: str) -> PreTrainedModel:
             f"missing {_some(missing)}, unexpected {_some(unexpected)}; the checkpoint is incomplete or of another model"
         )
     model = model.to(device).eval()
-    check_unchanged(base)
+    if base.random_init is None:
+        check_unchanged(base)
     return model
+
+
+def _from_files(base: Base, dtype: str) -> tuple[PreTrainedModel, dict[str, Any]]:
+    loaded: tuple[PreTrainedModel, dict[str, Any]] = base.family.loader.from_pretrained(
+        base.directory,
+        dtype=TORCH_DTYPES[dtype],
+        local_files_only=True,
+        trust_remote_code=False,
+        use_safetensors=True,
+        output_loading_info=True,
+    )
+    return loaded
+
+
+def _from_seed(base: Base, dtype: str) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """Make random weights again, and load them as those of a file are: what is done to a trained model is done to them."""
+    assert base.random_init is not None
+    seed = base.random_init.seed
+    initial = random_model(base.config, base.family, seed)
+    if describe(initial, seed) != base.random_init:
+        raise Source(
+            f"{base.directory}: {type(initial).__name__} draws other weights from the seed {seed} than when they were hashed, so "
+            "its name in the store would say nothing; its initialisation depends on more than the seed. Save one draw with "
+            "save_pretrained, and ingest that"
+        )
+    loaded: tuple[PreTrainedModel, dict[str, Any]] = type(initial).from_pretrained(
+        None, config=base.config, state_dict=initial.state_dict(), dtype=TORCH_DTYPES[dtype], output_loading_info=True
+    )
+    return loaded
 
 
 def _is_run(name: str, model: PreTrainedModel) -> bool:

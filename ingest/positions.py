@@ -35,10 +35,11 @@ SPANS: dict[str, Callable[[Parts, int], Span]] = {
     "mean": lambda parts, _: (0, parts.n_prompt),
     "first": lambda _parts, _: (0, 1),
     "content-mean": _content,
+    "target-last": lambda _parts, n_tokens: (n_tokens - 1, n_tokens),
     "target-mean": lambda parts, n_tokens: (parts.n_prompt, n_tokens),
 }
 ALL = "all"  # every token is a row
-CONTENT, TARGET = "content-mean", "target-mean"
+CONTENT, LAST, TARGETS = "content-mean", "last", ("target-last", "target-mean")
 POSITIONS = (*SPANS, ALL)
 
 

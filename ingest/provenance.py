@@ -37,7 +37,7 @@ def _device_name(model: PreTrainedModel) -> str:
 
 def _named(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return a checkpoint as the user named it; labels are kept beside the model, where they may change."""
-    names = ("base", "revision", "adapter", "name")
+    names = ("base", "revision", "adapter", "random_init", "stack", "name")
     return {name: getattr(checkpoint, name) for name in names} | {"trained_on": list(checkpoint.trained_on)}
 
 

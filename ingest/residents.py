@@ -59,7 +59,7 @@ def spec_of(
         revision=checkpoint.revision,
         adapter=checkpoint.adapter,
         architecture=(base.config.architectures or [base.config.model_type])[0],
-        n_layers=base.config.num_hidden_layers,
+        n_layers=base.family.depth(base.config),
         width=base.config.hidden_size,
         norm_width=norm_width,
         tokenizer_digest=base.tokenizer_digest,
@@ -83,7 +83,8 @@ def spec_of(
 def labels_of(run: Run) -> dict[str, Any]:
     """Return the labels that a checkpoint's model gets."""
     trained_on = {"trained_on": list(run.checkpoint.trained_on)} if run.checkpoint.trained_on else {}
-    return dict(run.checkpoint.labels) | trained_on
+    kind = {name: value for name in ("stack", "random_init") if (value := getattr(run.checkpoint, name)) is not None}
+    return dict(run.checkpoint.labels) | trained_on | kind
 
 
 def _run_resident(root: Path, resident: Resident, device: str, options: Options, progress: Progress) -> Iterator[Entry]:

@@ -12,7 +12,7 @@ from typing import Any
 from actlas.ingest.checkpoint import Checkpoint
 from actlas.store import InvalidInput, NotFound
 
-COLUMNS = ("name", "base", "revision", "adapter", "trained_on")  # any other is a label
+COLUMNS = ("name", "base", "revision", "adapter", "random_init", "stack", "trained_on")  # any other is a label
 _INTEGERS = ("seed", "step")
 _NO_LABELS = ("checksum", "restricted")  # the first seals the labels' file, the second speaks of tasks
 _STEP = re.compile(r"(?<![a-z])step[-_]?([0-9]{1,18})(?![0-9])")
@@ -111,6 +111,8 @@ def _checkpoint(cells: Mapping[str, str], folder: Path, where: str) -> Checkpoin
         base=_place(cells["base"], folder),
         revision=cells.get("revision"),
         adapter=_place(cells["adapter"], folder) if "adapter" in cells else None,
+        random_init=_integer("random_init", cells["random_init"], where) if "random_init" in cells else None,
+        stack=cells.get("stack"),
         name=cells.get("name"),
         trained_on=tuple(dict.fromkeys(task for task in trained_on if task)),
         labels={name: value for name, value in labels.items() if value is not None},
@@ -125,15 +127,19 @@ def _place(text: str, folder: Path) -> str:
 
 def _label(name: str, text: str, where: str) -> Any:
     if name in _INTEGERS:
-        if re.fullmatch(r"[+-]?[0-9]{1,18}", text) is None:
-            raise InvalidInput(f"{where}: {name} {text!r}: expected a whole number such as 1000")
-        return int(text)
+        return _integer(name, text, where)
     try:  # as `act label`: JSON where it is JSON
         value = json.loads(text)
         json.dumps(value, allow_nan=False)
     except (ValueError, RecursionError):
         return text
     return value
+
+
+def _integer(name: str, text: str, where: str) -> int:
+    if re.fullmatch(r"[+-]?[0-9]{1,18}", text) is None:
+        raise InvalidInput(f"{where}: {name} {text!r}: expected a whole number such as 1000")
+    return int(text)
 
 
 def find_adapters(patterns: Sequence[str]) -> list[str]:

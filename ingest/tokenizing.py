@@ -53,7 +53,13 @@ class TokenizedTask:
 
 
 def tokenize(
-    task: Task, tokenizer: Any, rendering: Rendering, max_tokens: int | None, *, with_content: bool = False
+    task: Task,
+    tokenizer: Any,
+    rendering: Rendering,
+    max_tokens: int | None,
+    *,
+    with_content: bool = False,
+    has_decoder: bool = False,
 ) -> TokenizedTask:
     """Render and tokenize the examples of a task.
 
@@ -70,6 +76,8 @@ def tokenize(
         The model's context. Longer prompts lose their beginning, never their last token; a leading special token stays.
     with_content : bool
         Find which tokens hold the example's own text; a token that it shares with the template counts.
+    has_decoder : bool
+        Whether a decoder reads the targets, which then are texts of their own and take no room from their prompts.
 
     Raises
     ------
@@ -83,12 +91,17 @@ def tokenize(
     prompts = _encode(texts, tokenizer, rendering)
     _check_not_empty(task, prompts, "prompt")
     contents = _content_tokens(task, texts, prompts, tokenizer, rendering) if with_content else None
-    targets, n_apart = _targets(task, texts, prompts, tokenizer, rendering) if rendering.with_target else (None, 0)
+    targets, n_apart = None, 0
+    if rendering.with_target and has_decoder:
+        targets = _alone(task, tokenizer)
+    elif rendering.with_target:
+        targets, n_apart = _targets(task, texts, prompts, tokenizer, rendering)
     special = set(tokenizer.all_special_ids)
     token_ids, parts = [], []
     for row, prompt in enumerate(prompts):
         target = [] if targets is None else targets[row]
-        kept = _truncate(prompt, _room(task, row, max_tokens, len(target)), special)
+        room = _room(task, row, max_tokens, len(target))
+        kept = _truncate(prompt, max_tokens if has_decoder else room, special)
         token_ids.append(kept + target)
         parts.append(
             Parts(len(kept), None if contents is None else _moved(task, row, contents[row], len(prompt), kept))
@@ -166,6 +179,14 @@ def _targets(
             n_apart += 1
     _check_not_empty(task, found, "target")
     return found, n_apart
+
+
+def _alone(task: Task, tokenizer: Any) -> list[list[int]]:
+    """Return the tokens of targets that no prompt precedes, without special ones."""
+    texts = [str(row["target"]) for row in task.rows]
+    found: list[list[int]] = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+    _check_not_empty(task, found, "target")
+    return found
 
 
 def _joined(text: str, target: str, joint: str) -> str:

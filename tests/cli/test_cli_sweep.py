@@ -62,6 +62,12 @@ def test_a_sweep_ingests_every_row_and_labels_it(act: Act, sweep: Path, tasks: P
         (["--models", "s.csv", "--adapters", "a*", "--trained-on", "rte"], "leave --adapters, --trained-on out"),
         (["--model", "m", "--revisions", "a,b", "--revision", "c"], "--revisions and --revision exclude each other"),
         (["--model", "m", "--revisions", "a,b", "--adapter", "c"], "--revisions and --adapter exclude each other"),
+        (["--models", "s.csv", "--random-init", "0"], "leave --random-init out"),
+        (
+            ["--model", "m", "--revisions", "a,b", "--random-init", "0"],
+            "--revisions and --random-init exclude each other",
+        ),
+        (["--model", "m", "--random-init", "many"], "'many' is not a valid integer"),
         (["--model", "m", "--status", "--dry-run"], "--status and --dry-run exclude each other"),
         (["--model", "m", "--off-target", "many"], "'many' is not a valid integer"),
     ],
@@ -89,6 +95,11 @@ def test_options_that_exclude_each_other_are_wrong_usage(
             ["--model", "base", "--devices", "cuda:1,cuda:1"],
             "cuda:1, cuda:1 are one device; only cpu may be named more",
         ),
+        (
+            ["--model", "base", "--random-init", "0", "--adapter", "tuned"],
+            "random init 0: expected base as it is before any training, got the adapter tuned; leave one of the two out",
+        ),
+        (["--model", "base", "--random-init", "-1"], "random init: expected a seed from 0 to 2^63 - 1, got -1"),
         (["--model", "base", "--off-target", "1"], "none of the checkpoints is a control"),
         (
             ["--models", "sweep.csv", "--off-target", "3"],
@@ -106,6 +117,26 @@ def test_what_cannot_be_ingested_is_one_message_and_leaves_no_store(
     assert words in result.err
     assert "Traceback" not in result.err
     assert not Path("lab.act").exists()
+
+
+def test_random_weights_are_a_column_of_a_sweep_and_an_option(act: Act, sweep: Path, tasks: Path, tmp_path: Path):
+    table, store = sweep.with_name("baselines.csv"), tmp_path / "lab.act"
+    table.write_text("base,random_init,family\nbase,,tiny\nbase,4,tiny\nbase,5,\n")
+    rte = tasks / "rte.jsonl"
+    done = act("ingest", store, "--models", table, "--tasks", rte, "--json")
+    assert [record["model"] for record in done.json["written"]] == ["base", "base-random-4", "base-random-5"]
+    assert open_store(store).labels("base-random-4") == {"family": "tiny", "random_init": 4}
+    option = ("--model", sweep.with_name("base"), "--random-init")
+    again = act("ingest", store, *option, "5", "--tasks", rte, "--json")
+    assert (again.json["written"], len(again.json["present"])) == ([], 1)
+    assert (
+        "0 done, 0 running, 0 interrupted, 1 missing"
+        in act("ingest", store, *option, "6", "--name", "other", "--tasks", rte, "--status").out
+    )
+    table.write_text("base,random_init\nbase,zero\n")
+    wrong = act("ingest", store, "--models", table, "--tasks", rte)
+    assert (wrong.code, wrong.out) == (1, "")
+    assert "baselines.csv, line 2: random_init 'zero': expected a whole number" in wrong.err
 
 
 def test_a_pattern_of_adapters_is_expanded(act: Act, checkpoints: Path, tasks: Path, tmp_path: Path):

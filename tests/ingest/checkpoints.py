@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from actlas.ingest import Checkpoint, Options, Progress, ingest
-from actlas.store import Entry, Task, make_task
+from actlas.store import Entry, Task, make_task, open_store
 
 SPECIAL = ("<bos>", "<eos>", "<pad>")
 CONTEXT = 96
@@ -207,6 +207,14 @@ def child_ingests(store: str, base: str, task: Task, answers: Any, n_threads: in
     answers.put("begin")
     (entry,) = ingest(store, [Checkpoint(base=base, name="base")], [task], Options(device="cpu")).written
     answers.put(entry.id)
+
+
+def child_ingests_random(store: str, base: str, task: Task, seed: int, n_threads: int, answers: Any) -> None:
+    """Ingest random weights of a checkpoint's configuration; answer the model's digest and the entry's id."""
+    torch.set_num_threads(n_threads)
+    torch.manual_seed(n_threads)
+    (entry,) = ingest(store, [Checkpoint(base=base, random_init=seed)], [task], Options(device="cpu")).written
+    answers.put((open_store(store).model(entry.model).identity.digest, entry.id))
 
 
 def child_ingests_a_shard(

@@ -68,7 +68,7 @@ VARIANTS = {
         max_position_embeddings=128, word_embed_proj_dim=16, do_layer_norm_before=False, **_OPT
     )
 }
-PROMPT_POSITIONS = tuple(position for position in POSITIONS if position != "target-mean")
+PROMPT_POSITIONS = tuple(position for position in POSITIONS if not position.startswith("target-"))
 
 
 def save(directory: Path, config: Any) -> Path:

@@ -151,7 +151,8 @@ def test_an_entry_says_where_it_comes_from(llama, adapters, root):
     assert datetime.fromisoformat(found["started"]).tzinfo is not None
     assert set(found["versions"]) == {"actlas", "torch", "transformers", "peft", "zarr", "numpy"}
     assert found["checkpoint"] == {
-        "base": str(llama), "revision": None, "adapter": checkpoint.adapter, "name": "tuned", "trained_on": ["rte"],
+        "base": str(llama), "revision": None, "adapter": checkpoint.adapter, "random_init": None, "stack": None,
+        "name": "tuned", "trained_on": ["rte"],
     }  # fmt: skip
     assert (found["attention"], found["batch_tokens"], found["n_resumed"]) == ("sdpa", BATCH_TOKENS, 0)
     assert found["device"].startswith("cpu ")  # which vector instructions it has decides some bits

@@ -116,7 +116,8 @@ def test_a_target_changes_nothing_before_it(llama, tmp_path):
 
 
 def test_the_target_is_what_follows_the_prompt(llama, root):
-    entry = run(root, llama, positions=("target-mean",), renderings=(RAW,))["target-mean"]
+    found = run(root, llama, positions=("target-mean", "target-last"), renderings=(RAW,))
+    entry, last = found["target-mean"], found["target-last"]
     model, tokenizer = load(llama), byte_tokenizer()
     for row, example in enumerate(TASK.rows):
         ids = tokenizer(f"{example['prompt']} {example['target']}")["input_ids"]
@@ -127,6 +128,8 @@ def test_the_target_is_what_follows_the_prompt(llama, root):
         for layer in range(3):
             own = states[layer][0, -n_target:].double().mean(dim=0).numpy()
             assert np.abs(entry.read(layer)[row] - own).max() < 2e-6 * np.abs(own).max()
+            end = states[layer][0, -1].double().numpy()
+            assert np.abs(last.read(layer)[row] - end).max() < 2e-6 * np.abs(end).max()
 
 
 @pytest.mark.parametrize(
@@ -284,7 +287,10 @@ def test_outputs_that_the_head_alone_does_not_give_are_refused(tmp_path):
             "position target-mean: expected prompts with their targets, got raw; add --with-target",
         ),
         ({"positions": ("mean",), "outputs": True}, "kept beside the position last, got mean; add --position last"),
-        ({"positions": ("span",)}, "expected one or more of last, mean, first, content-mean, target-mean, all"),
+        (
+            {"positions": ("span",)},
+            "expected one or more of last, mean, first, content-mean, target-last, target-mean, all",
+        ),
     ],
 )
 def test_wishes_that_cannot_be_are_refused_before_any_work(options, message, llama, root):
