@@ -188,3 +188,18 @@ def jackknife_error(leave_one_out: Float64) -> float:
     g = len(leave_one_out)
     deviation = leave_one_out - leave_one_out.mean()
     return float(np.sqrt((g - 1) / g * (deviation @ deviation)))
+
+
+def difference_error(left_out_a: Float64, left_out_b: Float64) -> float:
+    """Return the jackknife standard error of theta_a - theta_b, two numbers from the same rows.
+
+    Both change together when rows are left out, so that this is not the root of the sum of two squared errors. It is an
+    error of sampling alone: pairs of rows of one group stay in debiased CKA, and where a few groups share most of the
+    variance that moves both numbers, and their difference, by more than this.
+
+    Parameters
+    ----------
+    left_out_a, left_out_b : (n_groups,) float64
+        Each number without each group of rows in turn; the same groups in the same order. A NaN makes the error NaN.
+    """
+    return jackknife_error(left_out_a - left_out_b)
