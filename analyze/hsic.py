@@ -15,8 +15,6 @@ import numpy.typing as npt
 Array = Any  # an array of NumPy or CuPy, as the namespace `xp` says
 Float64 = npt.NDArray[np.float64]
 
-MIN_EXAMPLES = 4  # the unbiased HSIC divides by n(n - 3)
-
 
 @dataclass(frozen=True, kw_only=True)
 class UTile:
@@ -193,5 +191,15 @@ def jackknife_error(leave_one_out: Float64) -> float:
 
 
 def difference_error(left_out_a: Float64, left_out_b: Float64) -> float:
-    """Return the jackknife standard error of the difference of two estimates on the same groups; NaN where one has none."""
+    """Return the jackknife standard error of theta_a - theta_b, two numbers from the same rows.
+
+    Both change together when rows are left out, so that this is not the root of the sum of two squared errors. It is an
+    error of sampling alone: pairs of rows of one group stay in debiased CKA, and where a few groups share most of the
+    variance that moves both numbers, and their difference, by more than this.
+
+    Parameters
+    ----------
+    left_out_a, left_out_b : (n_groups,) float64
+        Each number without each group of rows in turn; the same groups in the same order. A NaN makes the error NaN.
+    """
     return jackknife_error(left_out_a - left_out_b)
