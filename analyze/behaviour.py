@@ -12,6 +12,8 @@ from actlas.store import Entry, InvalidInput, Mismatch, NotFound
 
 Outputs = Mapping[str, Array]
 
+_ROUNDING = 8 * float(np.finfo(np.float32).eps)  # of a probability, relative, for each unit of its logit
+
 
 @dataclass(frozen=True, kw_only=True)
 class Mean:
@@ -145,7 +147,7 @@ def _mean(values: Float64, group_of: npt.NDArray[np.intp]) -> Mean:
 def _top_token(outputs: Outputs) -> Array:
     """Return the lowest of the tokens with the largest logit: in bfloat16 many are equal, and which comes first is chance."""
     token, logit = outputs["top_token"], outputs["top_logit"]
-    return np.where(logit == logit[:, :1], token, np.iinfo(token.dtype).max).min(axis=1)
+    return np.asarray(np.where(logit == logit[:, :1], token, np.iinfo(token.dtype).max).min(axis=1))
 
 
 def _divergence(a: Outputs, b: Outputs) -> tuple[Float64, Float64]:
@@ -155,20 +157,20 @@ def _divergence(a: Outputs, b: Outputs) -> tuple[Float64, Float64]:
     in_a, in_b = _shared_tokens(a["top_token"], b["top_token"])
     p, q = _probabilities(a), _probabilities(b)
     n, example = len(p), in_a // p.shape[1]
-    rest_p, rest_q = _rest(p, in_a), _rest(q, in_b)
-    # Where b stores no other token and the mass of those it does is 1 but for float32's rounding, its rest is unknown, and
-    # left out: a bin to which a gives more than b adds to the divergence, and any other here no more than rounding takes.
-    rest_p = np.where(rest_q > 0, rest_p, 0)
+
+    def over_shared(weights: Float64) -> Float64:
+        return np.bincount(example, weights=weights, minlength=n).astype(np.float64)
+
+    rest_p, rest_q = _rest(a, p, in_a), _rest(b, q, in_b)
     p, q = p.ravel()[in_a], q.ravel()[in_b]
-    divergence = np.bincount(example, weights=rel_entr(p, q), minlength=n) + rel_entr(rest_p, rest_q)
-    return divergence, np.bincount(example, weights=p, minlength=n)
+    return over_shared(rel_entr(p, q)) + rel_entr(rest_p, rest_q), over_shared(p)
 
 
 def _shared_tokens(a: Array, b: Array) -> tuple[Rows, Rows]:
     """Return where the tokens that stand in the same row of both are, as places in the flattened arrays."""
     stride = 1 + max(int(a.max(initial=0)), int(b.max(initial=0)))
-    keys = [np.arange(len(side))[:, None] * stride + side for side in (a, b)]
-    _, in_a, in_b = np.intersect1d(*(key.ravel() for key in keys), assume_unique=True, return_indices=True)
+    keys_a, keys_b = ((np.arange(len(side))[:, None] * stride + side).ravel() for side in (a, b))
+    _, in_a, in_b = np.intersect1d(keys_a, keys_b, assume_unique=True, return_indices=True)
     return in_a, in_b
 
 
@@ -177,8 +179,13 @@ def _probabilities(outputs: Outputs) -> Float64:
     return np.exp(outputs["top_logit"].astype(np.float64) - log_sum_exp[:, None])
 
 
-def _rest(probabilities: Float64, shared: Rows) -> Float64:
-    """Return the mass of all tokens but the shared: of stored ones as it is, of the others what is missing to 1."""
+def _rest(outputs: Outputs, probabilities: Float64, shared: Rows) -> Float64:
+    """Return the mass of all tokens but the shared: of stored ones as it is, of the others what is missing to 1.
+
+    What is missing is known only to the rounding of float32 logits, and where it is less, a logarithm of it would be one
+    of noise: there it is taken to be as large as that.
+    """
     alone = probabilities.copy()
     alone.ravel()[shared] = 0
-    return alone.sum(axis=1) + np.maximum(1 - probabilities.sum(axis=1), 0)
+    rounding = _ROUNDING * np.maximum(1, np.abs(_finite(outputs["log_sum_exp"])))
+    return np.asarray(alone.sum(axis=1) + np.maximum(1 - probabilities.sum(axis=1), rounding))
