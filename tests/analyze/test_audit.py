@@ -134,6 +134,18 @@ def test_no_size_of_the_blocks_changes_a_share(n: int, p: int, block: int, seed:
     assert top == pytest.approx(x.var(axis=0).max() ** 2 * n**2 / (gram(x) ** 2).sum(), rel=1e-9)
 
 
+def test_a_start_beside_another_eigenvector_does_not_mislead():
+    """Found by search: four Lanczos steps would have stopped here, at an eigenvalue a fifth under the first."""
+    generator = np.random.default_rng(1208)
+    x = generator.normal(size=(12, 8)) * generator.gamma(0.5, size=8)
+    assert first_eigenvalue_share(centred_rows(x), participation(x)) == pytest.approx(plain_first_share(x), rel=2e-3)
+
+
+def test_the_first_eigenvalue_is_found_where_none_stands_out():
+    x = np.random.default_rng(0).normal(size=(400, 300))
+    assert first_eigenvalue_share(centred_rows(x), participation(x)) == pytest.approx(plain_first_share(x), rel=2e-3)
+
+
 def test_features_beyond_all_hold_everything():
     x = np.random.default_rng(0).normal(size=(30, 4))
     [four, ten] = top_shares(centred_rows(x), participation(x), k=(4, 10))
