@@ -31,8 +31,9 @@ def put(
     tokenizer: str = "t",
     plan: str = "p",
     rendering: str = "raw",
+    outputs: Mapping[str, np.ndarray] | None = None,
 ) -> None:
-    """Add one entry of `states` (n_layers, n, p); `ids` names the examples."""
+    """Add one entry of `states` (n_layers, n, p); `ids` names the examples, `outputs` are kept beside the states."""
     n = states.shape[1]
     ids = range(n) if ids is None else ids
     rows = [
@@ -67,13 +68,16 @@ def put(
             position="last",
             layers=tuple(range(len(states))),
             dtype=states.dtype.name,
+            outputs=outputs is not None,
         ),
         token_digests=tokens or made.example_ids,
         n_tokens=[1] * n,
+        n_top=None if outputs is None else outputs["top_token"].shape[1],
     )
     with writer.new_entry(spec) as entry:
         for start in range(0, n, 2048):
-            entry.write(states[:, start : start + 2048])
+            rows = slice(start, start + 2048)
+            entry.write(states[:, rows], **{name: data[rows] for name, data in (outputs or {}).items()})
         writer.commit(entry, {})
 
 
