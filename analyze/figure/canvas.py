@@ -1,17 +1,17 @@
 """The sheet that a picture is drawn on, and how it becomes a file."""
 
 from pathlib import Path
-from textwrap import fill
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.textpath import TextPath
 
 from actlas.analyze.results import check_output, replacing
 
 PICTURES = (".png", ".svg")
 
-_LETTERS_AN_INCH = 15  # of the caption
+_CAPTION = 8  # points
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -31,12 +31,24 @@ def save_figure(figure: Figure, path: str | Path) -> None:
     """
     path = Path(path)
     check_output(path, PICTURES)
+    figure.draw_without_rendering()  # panels that stay square move their labels; a second pass makes room for these
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=160, metadata={"Date": None} if path.suffix == ".svg" else {})
 
 
+def text_width(text: str, points: float) -> float:
+    """Return how wide a line of text is, in inches."""
+    return float(TextPath((0, 0), text, size=points).get_extents().width) / 72
+
+
 def write_caption(figure: Figure, *sentences: str) -> None:
     """Put sentences below everything else, broken to the figure's width."""
-    text = " ".join(filter(None, sentences))
-    if text:
-        figure.supxlabel(fill(text, int(figure.get_figwidth() * _LETTERS_AN_INCH)), fontsize=8)
+    lines = [""]
+    for word in " ".join(sentences).split():
+        longer = f"{lines[-1]} {word}".lstrip()
+        if text_width(longer, _CAPTION) <= 0.95 * figure.get_figwidth():
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    if lines != [""]:
+        figure.supxlabel("\n".join(lines), fontsize=_CAPTION)
