@@ -12,6 +12,7 @@ from actlas.analyze.results import check_output, replacing
 PICTURES = (".png", ".svg")
 
 _CAPTION = 8  # points
+_SPACE = 0.04  # inches between its words
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -43,12 +44,14 @@ def text_width(text: str, points: float) -> float:
 
 def write_caption(figure: Figure, *sentences: str) -> None:
     """Put sentences below everything else, broken to the figure's width."""
-    lines = [""]
+    lines: list[list[str]] = []
+    room = 0.0
     for word in " ".join(sentences).split():
-        longer = f"{lines[-1]} {word}".lstrip()
-        if text_width(longer, _CAPTION) <= 0.95 * figure.get_figwidth():
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    if lines != [""]:
-        figure.supxlabel("\n".join(lines), fontsize=_CAPTION)
+        width = text_width(word, _CAPTION) + _SPACE
+        if width > room:
+            lines.append([])
+            room = 0.95 * figure.get_figwidth()
+        lines[-1].append(word)
+        room -= width
+    if lines:
+        figure.supxlabel("\n".join(map(" ".join, lines)), fontsize=_CAPTION)
