@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from textwrap import fill
 from typing import TYPE_CHECKING
 
 from actlas.analyze.results import check_output, replacing
@@ -13,7 +12,8 @@ if TYPE_CHECKING:
 
 PICTURES = (".png", ".svg")
 
-_LETTERS_AN_INCH = 15  # of the caption
+_CAPTION = 8  # points
+_SPACE = 0.04  # inches between its words
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -38,12 +38,28 @@ def save_figure(figure: Figure, path: str | Path) -> None:
     """
     path = Path(path)
     check_output(path, PICTURES)
+    figure.draw_without_rendering()  # panels that stay square move their labels; a second pass makes room for these
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=160, metadata={"Date": None} if path.suffix == ".svg" else {})
 
 
+def text_width(text: str, points: float) -> float:
+    """Return how wide a line of text is, in inches."""
+    from matplotlib.textpath import TextPath
+
+    return float(TextPath((0, 0), text, size=points).get_extents().width) / 72
+
+
 def write_caption(figure: Figure, *sentences: str) -> None:
     """Put sentences below everything else, broken to the figure's width."""
-    text = " ".join(filter(None, sentences))
-    if text:
-        figure.supxlabel(fill(text, int(figure.get_figwidth() * _LETTERS_AN_INCH)), fontsize=8)
+    lines: list[list[str]] = []
+    room = 0.0
+    for word in " ".join(sentences).split():
+        width = text_width(word, _CAPTION) + _SPACE
+        if width > room:
+            lines.append([])
+            room = 0.95 * figure.get_figwidth()
+        lines[-1].append(word)
+        room -= width
+    if lines:
+        figure.supxlabel("\n".join(map(" ".join, lines)), fontsize=_CAPTION)

@@ -42,7 +42,7 @@ def cluster(matrices: Mapping[int, pd.DataFrame]) -> Tree | None:
     Tree or None
         None where no layer is whole. Of the two ways to hold a tree, the one that begins nearer to the first model.
     """
-    from scipy.cluster import hierarchy  # a third of a second, and only this needs it
+    from scipy.cluster import hierarchy  # over half a second, and only this needs it
 
     whole = {layer: matrix.to_numpy() for layer, matrix in matrices.items() if matrix.notna().to_numpy().all()}
     if not whole:

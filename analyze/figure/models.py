@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from actlas.analyze.figure.canvas import PICTURES, save_figure, write_caption
+from actlas.analyze.figure.canvas import PICTURES, save_figure, text_width, write_caption
 from actlas.analyze.figure.clustering import Tree, cluster
 from actlas.analyze.figure.heatmap import (
     add_colour_bar,
@@ -34,6 +34,7 @@ MIN_MODELS = 3  # two have one number a layer, which a curve shows better
 MAX_PANELS = 6  # where no layers are chosen
 MAX_PRINTED = 8  # models, up to which the cells are wide enough for their numbers
 
+_FONT = 7  # points, of names and numbers
 _PAIR = ["model_a", "model_b"]
 
 
@@ -150,7 +151,7 @@ def draw_models(table: pd.DataFrame, *, layers: Sequence[int] | None = None, met
 
 def _models(table: pd.DataFrame) -> list[str]:
     """Return the models in order of first appearance, which is the order in which they were named."""
-    return list(dict.fromkeys(table[_PAIR].to_numpy().ravel()))
+    return list(dict.fromkeys([*table["model_a"], *table["model_b"]]))
 
 
 def _layers(table: pd.DataFrame) -> list[int]:
@@ -182,7 +183,7 @@ def _order_note(tree: Tree | None, matrices: Mapping[int, pd.DataFrame], metric:
 def _sheet(models: Sequence[str], n_panels: int) -> tuple[Figure, list[Axes]]:
     """Return panels whose cells are wide enough for what is written in and beside them."""
     side = max(2.0, len(models) * (0.42 if len(models) <= MAX_PRINTED else 0.16))
-    names = 0.06 * max(map(len, models))
+    names = max(text_width(name, _FONT) for name in models)
     return new_panels(n_panels, (side + 0.15, side + 0.3), (names + 1.6, names + 0.8))
 
 
@@ -191,7 +192,7 @@ def _print_values(axes: Axes, values: npt.NDArray[np.float64], scale: Normalize)
         if np.isfinite(value):
             red, green, blue, _ = colours()(scale(value))
             ink = "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
-            axes.text(column, row, f"{value:.2f}", color=ink, fontsize=7, ha="center", va="center")
+            axes.text(column, row, f"{value:.2f}", color=ink, fontsize=_FONT, ha="center", va="center")
 
 
 def _name_models(panels: Sequence[Axes], models: Sequence[str]) -> None:
@@ -199,8 +200,8 @@ def _name_models(panels: Sequence[Axes], models: Sequence[str]) -> None:
     columns = grid_shape(len(panels))[1]
     for number, axes in enumerate(panels):
         is_left, is_lowest = number % columns == 0, number + columns >= len(panels)
-        axes.set_yticks(range(len(models)), models if is_left else [""] * len(models), fontsize=7)
-        axes.set_xticks(range(len(models)), models if is_lowest else [""] * len(models), fontsize=7, rotation=90)
+        axes.set_yticks(range(len(models)), models if is_left else [""] * len(models), fontsize=_FONT)
+        axes.set_xticks(range(len(models)), models if is_lowest else [""] * len(models), fontsize=_FONT, rotation=90)
         axes.tick_params(length=0)
 
 

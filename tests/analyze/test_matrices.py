@@ -146,7 +146,8 @@ def test_panels_fill_a_grid_about_as_wide_as_high(n_panels: int, shape: tuple[in
 
 def overlaps(figure: Figure) -> list[tuple[str, str]]:
     """Texts of a drawn figure that lie upon each other, or leave the sheet."""
-    figure.canvas.draw()
+    for _ in range(2):  # as save_figure does
+        figure.draw_without_rendering()
     texts = [text for text in figure.findobj(lambda artist: hasattr(artist, "get_text")) if text.get_text().strip()]
     boxes = {text: text.get_window_extent() for text in texts if text.get_visible()}
     pairs = [(a.get_text(), b.get_text()) for a, b in combinations(boxes, 2) if boxes[a].overlaps(boxes[b])]
@@ -162,7 +163,7 @@ def overlaps(figure: Figure) -> list[tuple[str, str]]:
     return pairs + outside
 
 
-@pytest.mark.parametrize("n_models", [1, 2, 3, 4])
+@pytest.mark.parametrize("n_models", [1, 2, 4])
 def test_long_names_do_not_overlap_in_heat_maps(n_models: int):
     names = {f"{number}{LONG[:-1]}": 9 for number in range(n_models)}
     table = every_layer(names, n_tasks=1)
@@ -173,7 +174,13 @@ def test_long_names_do_not_overlap_in_heat_maps(n_models: int):
 @pytest.mark.parametrize("n_models", [3, 12])
 def test_long_names_do_not_overlap_in_matrices(n_models: int):
     places = {f"{LONG[:-2]}{number:02}": number / 10 for number in range(n_models)}
-    assert overlaps(draw_models(matched(places, n_layers=9, n_tasks=1))) == []
+    assert overlaps(draw_models(matched(places, n_layers=4, n_tasks=1))) == []
+
+
+@pytest.mark.parametrize("letter", ["i", "m"])
+def test_a_caption_does_not_overlap_names_however_wide_they_are(letter: str):
+    table = matched({f"{letter * 40}{number}": number for number in range(4)}, n_layers=3, n_tasks=1)
+    assert overlaps(draw_models(table.drop(index=[0, 1, 2]))) == []
 
 
 def test_models_by_models_is_a_symmetric_square_of_medians():
@@ -191,6 +198,7 @@ def test_models_that_were_not_compared_have_no_value_nor_one_with_itself_when_no
     table = matched({"a": 0, "b": 1, "c": 2})
     table = table[~((table["model_a"] == "a") & (table["model_b"] == "c"))]
     cells = model_matrix(table, 0).set_index(["model_a", "model_b"])
+    assert list(cells.index.unique("model_a")) == ["a", "b", "c"]
     assert np.isnan(cells.loc[("a", "c"), "median"])
     assert cells.loc[("c", "a"), "tasks"] == 0
     table.loc[(table["model_a"] == "a") & (table["layer_a"] == 2), "cka"] = np.nan

@@ -12,13 +12,14 @@ from actlas.store import InvalidInput, open_store
 from tests.analyze.stores import put, related
 
 
-@pytest.fixture
-def table(tmp_path: Path) -> pd.DataFrame:
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     """Three models of unequal depth; the third shares one of two tasks: many cells of the dataset are missing."""
+    root = tmp_path_factory.mktemp("results") / "lab.act"
     for model, depth, tasks in (("base", 3, ("rte", "boolq")), ("tuned", 2, ("rte", "boolq")), ("third", 2, ("rte",))):
         for task in tasks:
-            put(tmp_path / "lab.act", model, related(12, 6, 6, seed=depth, n_layers=depth)[0], task=task)
-    store = open_store(tmp_path / "lab.act")
+            put(root, model, related(12, 6, 6, seed=depth, n_layers=depth)[0], task=task)
+    store = open_store(root)
     return compare_table(store, ["base", "tuned", "third"], layers="all", metrics=["mutual-knn:3"])
 
 
