@@ -1,7 +1,7 @@
 """Cells: the single numbers of a block, with the rows that each is computed on."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from actlas.analyze.baselines import baselines
 from actlas.analyze.blocks import Block
@@ -24,20 +24,19 @@ class Cell:
         What is compared.
     rows : RowSet
         The rows that it is compared on.
+    layer_a, layer_b : int
+        Their layers; a baseline has none of its own, and repeats that of `a`.
     name_b : str
         Of a baseline its name; empty for a model.
     """
 
     joined: Join
-    a: StoredRepresentation
+    a: Representation
     b: Representation
     rows: RowSet
+    layer_a: int
+    layer_b: int
     name_b: str = ""
-
-    @property
-    def layer_b(self) -> int:
-        """Layer of `b`; a baseline has none of its own, and repeats that of `a`."""
-        return self.b.layer if isinstance(self.b, StoredRepresentation) and not self.name_b else self.a.layer
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +80,7 @@ class Opened:
         for layer_a, layer_b in layer_pairs(record_a, record_b, self.question.layers):
             a = StoredRepresentation(entry=joined.a, layer=layer_a)
             b = StoredRepresentation(entry=joined.b, layer=layer_b)
-            yield Cell(joined, a, b, joined.row_set(a, b))
+            yield Cell(joined, a, b, joined.row_set(a, b), layer_a, layer_b)
 
     def _baseline(self, block: Block) -> Iterator[Cell]:
         [record] = block.records
@@ -90,7 +89,7 @@ class Opened:
         for name, b in baselines(joined.a):
             for layer in layers:
                 a = StoredRepresentation(entry=joined.a, layer=layer)
-                yield Cell(joined, a, b, joined.row_set(a, b), name)
+                yield Cell(joined, a, b, joined.row_set(a, b), layer, layer, name)
 
     def _difference(self, block: Block) -> Iterator[Cell]:
         reference, *others = block.records
@@ -102,4 +101,4 @@ def _on_common_rows(one: Cell, other: Cell) -> Sequence[Cell]:
     if one.rows.digest == other.rows.digest:
         return one, other
     common = set(one.rows.ids) & set(other.rows.ids)
-    return [Cell(cell.joined, cell.a, cell.b, cell.rows.among(common)) for cell in (one, other)]
+    return [replace(cell, rows=cell.rows.among(common)) for cell in (one, other)]

@@ -1,7 +1,7 @@
 """From sums to numbers: debiased and biased linear CKA with standard error, null mean, and reasons for NaN."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -12,6 +12,25 @@ from actlas.analyze.tiling import Tiling
 _FLOAT32_EPSILON = 1e-7
 _LONG_ROW = 1e4  # of squared norms, a hundredfold length
 _LEAST_LEFT = 1e-2
+
+
+@dataclass(frozen=True, kw_only=True)
+class SideSums:
+    """Of one side, rows in processed order.
+
+    Attributes
+    ----------
+    k : (n,) float64
+        Diagonal of K, of scaled rows.
+    q : (n,) float64
+        Row sums of P*P, in the same unit squared.
+    participation : float
+        Participation ratio tr(K)^2 / |K|^2.
+    """
+
+    k: Float64
+    q: Float64
+    participation: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +53,8 @@ class Cka:
         Why a number is NaN; empty where none is.
     left_out : (n_groups,) float64
         The debiased CKA without each group; NaN throughout where the error is.
+    x, y : SideSums or None
+        Of both sides; None where there are no numbers.
     """
 
     cka: float
@@ -44,6 +65,15 @@ class Cka:
     participation_y: float
     reason: str
     left_out: Float64 = field(default_factory=lambda: np.full(1, np.nan), repr=False, compare=False)
+    x: SideSums | None = field(default=None, repr=False, compare=False)
+    y: SideSums | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def swapped(self) -> "Cka":
+        """The same with x for y."""
+        return replace(
+            self, participation_x=self.participation_y, participation_y=self.participation_x, x=self.y, y=self.x
+        )
 
 
 def undefined(reason: str) -> Cka:
@@ -92,6 +122,7 @@ class _Self:
     """One representation with itself."""
 
     k: Float64
+    q: Float64
     S: float
     biased: float  # |K|^2
     left_out: Float64  # S without each group
@@ -101,12 +132,17 @@ class _Self:
     def participation(self) -> float:
         return float(self.k.sum()) ** 2 / self.biased
 
+    @property
+    def sums(self) -> SideSums:
+        return SideSums(k=self.k, q=self.q, participation=self.participation)
+
 
 def _finish_self(result: PassResult, source: int, tiling: Tiling, width: int) -> _Self:
     k, sums, within = result.norms[source], result.pairs[source, source], result.within[source]
     left_out, rounding = leave_group_out(sums, within, within, tiling.group_of_row), 1e3 * result.epsilon
     return _Self(
         k=k,
+        q=sums.rows,
         S=sums.total,
         biased=hsic_biased(sums.total, k, k),
         left_out=np.where(left_out > rounding * sums.total, left_out, np.nan),
@@ -139,6 +175,8 @@ def _finish_pair(result: PassResult, pair: Pair, tiling: Tiling, x: _Self, y: _S
         participation_y=y.participation,
         reason=reason,
         left_out=np.full_like(without, np.nan) if reason else without,
+        x=x.sums,
+        y=y.sums,
     )
 
 

@@ -44,10 +44,10 @@ def on_cluster(
     from distributed.comm import CommClosedError
     from distributed.scheduler import KilledWorker
 
-    place = {"scheduler_file": address} if _is_file(address) else {"address": address}
+    place = _address(address)
     try:
-        client = Client(**place, timeout=_TIMEOUT, set_as_default=False)
-    except (OSError, TimeoutError, ValueError, json.JSONDecodeError) as error:
+        client = Client(place, timeout=_TIMEOUT, set_as_default=False)
+    except (OSError, TimeoutError, ValueError) as error:
         raise Unreachable(
             f"no Dask scheduler answers at {address} ({error}); start one, or leave --scheduler out"
         ) from error
@@ -57,7 +57,7 @@ def on_cluster(
         location = store.location if "://" in store.location else str(Path(store.location).resolve())
         futures = {client.submit(_run, location, work, pure=False, retries=RETRIES): work for work in works}
         try:
-            for future, rows in as_completed(futures, with_results=True):
+            for future, rows in as_completed(futures, loop=client.loop, with_results=True):
                 yield futures[future], rows
         except KilledWorker as error:
             raise Unreachable(
@@ -68,12 +68,17 @@ def on_cluster(
             raise Unreachable(f"the Dask scheduler at {address} is gone; finished tasks are kept, ask again") from error
 
 
-def _is_file(address: str) -> bool:
-    if "://" in address:
-        return False
-    if not Path(address).is_file():
-        raise InvalidInput(f"--scheduler {address}: expected an address such as tcp://host:8786, or a scheduler file")
-    return True
+def _address(text: str) -> str:
+    if "://" in text:
+        return text
+    try:
+        found = json.loads(Path(text).read_bytes())["address"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InvalidInput(
+            f"--scheduler {text}: expected an address such as tcp://host:8786, or the file that a scheduler writes "
+            f"({type(error).__name__}: {error})"
+        ) from error
+    return str(found)
 
 
 def _task_of(error: Any, futures: dict[Any, Work]) -> str:

@@ -11,7 +11,7 @@ from actlas.analyze.blocks import Block, blocks_of
 from actlas.analyze.cache import Cache, default_directory
 from actlas.analyze.question import Question
 from actlas.analyze.rows import Row, names_of
-from actlas.analyze.work import MEMORY, Work, compute, plans, prepare
+from actlas.analyze.work import MEMORY, Work, locally, plans, prepare
 from actlas.store import Depth, InvalidInput, Store
 
 if TYPE_CHECKING:
@@ -34,6 +34,11 @@ class Means:
     cache : bool
         Whether blocks that were computed before are taken from the user's cache directory ($ACTLAS_CACHE), unless the
         entries are to be verified first, and new ones kept there.
+    scheduler : str, optional
+        A Dask scheduler, ``tcp://HOST:PORT`` or its scheduler file, whose workers compute a task each, with the budget; they
+        must reach the store under its location. By default this machine computes.
+    announce : callable, optional
+        Called with the address of that scheduler's dashboard.
     progress : callable, optional
         Called with tasks done, tasks in all, and the task at hand.
     """
@@ -41,6 +46,8 @@ class Means:
     memory: int = MEMORY
     depth: Depth = "size"
     cache: bool = True
+    scheduler: str | None = None
+    announce: Callable[[str], None] | None = None
     progress: Progress | None = None
 
     def __post_init__(self) -> None:
@@ -65,9 +72,14 @@ class Options(TypedDict, total=False):
     min_shared: float
     differences: bool
     baselines: bool
+    null: bool
+    audit: bool
+    behaviour: bool
     memory: int
     depth: Depth
     cache: bool
+    scheduler: str | None
+    announce: Callable[[str], None] | None
     progress: Progress | None
 
 
@@ -133,7 +145,9 @@ def compare(store: Store, models: Sequence[str], **options: Unpack[Options]) -> 
     differences, baselines : bool
         As in `ask`; baselines are further rows, called ``MODEL (layer 0)``, ``MODEL (prompt length)`` and
         ``MODEL (template)``.
-    memory, depth, cache, progress : optional
+    null, audit, behaviour : bool
+        Further columns: see `compare_table`.
+    memory, depth, cache, scheduler, announce, progress : optional
         As in `Means`.
 
     Returns
@@ -161,6 +175,12 @@ def compare_table(store: Store, models: Sequence[str], **options: Unpack[Options
         participation_a and participation_b; a column for each of `metrics`, called as it was asked for; flags, the reason
         of a NaN, and both entries' ids.
 
+        With `null` null_sd, null_skewness and p_value of cka_biased over all permutations of rows. With `audit` cka_zscored
+        and cka_without_top_3 (features of largest variance); of both sides top_variance and top_gram (the largest
+        feature's share of the variance and of |K|^2), first_eigenvalue and largest_row (their shares of |K|^2);
+        most_influential, the row or source whose removal moves cka most, and its influence. With `behaviour` top_agreement,
+        kl, shared_mass and nll_difference (b minus a, nats), each with ``_se``.
+
     Raises
     ------
     ActError
@@ -171,7 +191,7 @@ def compare_table(store: Store, models: Sequence[str], **options: Unpack[Options
 
 def _ask(store: Store, models: Sequence[str], options: Mapping[str, Any]) -> Comparison:
     given = dict(options)
-    means = Means(**{name: given.pop(name) for name in ("memory", "depth", "cache", "progress") if name in given})
+    means = Means(**{name: given.pop(name) for name in Means.__annotations__ if name in given})
     return ask(store, Question.of(models, **given), means)
 
 
@@ -199,12 +219,20 @@ def ask(store: Store, asked: Question, means: Means = _MEANS) -> Comparison:
     everything = [
         prepare(store, work) for work in works
     ]  # what cannot be answered is refused before anything is computed
-    for number, (work, prepared) in enumerate(zip(works, everything, strict=True)):
-        if means.progress is not None:
-            means.progress(number, len(works), work.task)
-        for block, found in zip(work.blocks, compute(work, prepared), strict=True):
+    if means.scheduler is None:
+        done = locally(works, everything)
+    else:
+        from actlas.analyze.cluster import on_cluster  # distributed takes half a second to import
+
+        done = on_cluster(store, works, means.scheduler, means.announce)
+    if works and means.progress is not None:
+        means.progress(0, len(works), works[0].task)
+    for number, (work, results) in enumerate(done, start=1):
+        for block, found in zip(work.blocks, results, strict=True):
             cache.keep(block, asked, found)
             rows[block] = found
+        if number < len(works) and means.progress is not None:
+            means.progress(number, len(works), works[number].task)
     return _assemble(asked, blocks, rows)
 
 

@@ -15,6 +15,8 @@ import numpy.typing as npt
 Array = Any  # an array of NumPy or CuPy, as the namespace `xp` says
 Float64 = npt.NDArray[np.float64]
 
+MIN_EXAMPLES = 4  # the unbiased HSIC divides by n(n - 3)
+
 
 @dataclass(frozen=True, kw_only=True)
 class UTile:

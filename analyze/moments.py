@@ -99,6 +99,11 @@ class ZScored:
     moments: FeatureMoments
 
     @property
+    def key(self) -> tuple[Any, ...]:
+        """That it is z-scored, and what is."""
+        return ("z-scored", *self.source.key)
+
+    @property
     def width(self) -> int:
         """Number of features."""
         return self.source.width
@@ -107,6 +112,10 @@ class ZScored:
     def itemsize(self) -> int:
         """Bytes of one number as it is read."""
         return 8
+
+    def nonfinite(self) -> npt.NDArray[np.bool_]:
+        """Return for every row whether it holds a NaN or an infinity, as it is read."""
+        return self.source.nonfinite()
 
     @cached_property
     def _inverse_deviation(self) -> Float64:
@@ -166,9 +175,18 @@ class WithoutTop:
         return np.delete(np.arange(self.source.width), self.moments.largest_features(self.k))
 
     @property
+    def key(self) -> tuple[Any, ...]:
+        """How many are left out, and of what."""
+        return ("without", self.k, *self.source.key)
+
+    @property
     def width(self) -> int:
         """Number of features that are left."""
         return self.source.width - self.k
+
+    def nonfinite(self) -> npt.NDArray[np.bool_]:
+        """Return for every row of what they are taken from whether it holds a NaN or an infinity."""
+        return self.source.nonfinite()
 
     @property
     def itemsize(self) -> int:

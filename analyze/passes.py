@@ -25,6 +25,8 @@ class Pass:
         What is read, each once, and where the rows stand in it.
     pairs : sequence of (int, int)
         For each cell its two sources, the smaller number first.
+    is_swapped : sequence of bool
+        Whether the smaller number is the second side's.
     tiling : Tiling
         How the rows are cut.
     """
@@ -33,6 +35,7 @@ class Pass:
     sources: Sequence[Representation]
     rows: Sequence[Rows]
     pairs: Sequence[Pair]
+    is_swapped: Sequence[bool]
     tiling: Tiling
 
     def plan(self, memory: int) -> PassPlan:
@@ -62,6 +65,7 @@ def _pass(cells: Sequence[Cell], indices: Sequence[int]) -> Pass:
         sources=[source for _, source, _ in sources.values()],
         rows=[rows for _, _, rows in sources.values()],
         pairs=[(min(pair), max(pair)) for pair in numbers],
+        is_swapped=[a > b for a, b in numbers],
         tiling=make_tiling(chosen[0].rows.groups),
     )
 
@@ -81,8 +85,8 @@ def evaluate(cells: Sequence[Cell], memory: int, dtype: npt.DTypeLike | None = N
         result = run_pass(one.sources, one.rows, one.pairs, one.tiling, memory=memory, dtype=dtype)
         found = finalise(result, one.pairs, one.tiling, widths=[source.width for source in one.sources])
         poor = ill_conditioned(result, one.tiling)
-        for index, value in zip(one.cells, found, strict=True):
-            values[index] = value
+        for index, value, is_swapped in zip(one.cells, found, one.is_swapped, strict=True):
+            values[index] = value.swapped if is_swapped else value
         again = [index for index, pair in zip(one.cells, one.pairs, strict=True) if poor & {*pair}]
         exact = evaluate([cells[index] for index in again], memory, np.float64)
         for index, value in zip(again, exact, strict=True):

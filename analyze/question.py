@@ -37,6 +37,12 @@ class Question:
         Also the difference of any two CKAs that share a model, with its paired error.
     baselines : bool
         Also each model against its layer 0, its prompts' lengths and their templates.
+    null : bool
+        Also spread and skewness of the biased CKA over all permutations of rows, and the p-value by them.
+    audit : bool
+        Also what a few features or one row do to CKA.
+    behaviour : bool
+        Also how alike the models' outputs are, where their entries keep them.
     """
 
     models: tuple[str, ...]
@@ -48,6 +54,9 @@ class Question:
     rows: RowChoice = EVERY_ROW
     differences: bool = False
     baselines: bool = False
+    null: bool = False
+    audit: bool = False
+    behaviour: bool = False
 
     def __post_init__(self) -> None:
         for text in self.metrics:
@@ -91,4 +100,10 @@ class Question:
     @property
     def about_a_pair(self) -> dict[str, Any]:
         """What the numbers of one pair of entries depend on, apart from the entries."""
-        return {"layers": self.layers, "metrics": list(self.metrics), "rows": asdict(self.rows)}
+        beside = {name: getattr(self, name) for name in ("null", "audit", "behaviour")}
+        return {"layers": self.layers, "metrics": list(self.metrics), "rows": asdict(self.rows), **beside}
+
+    @property
+    def whole(self) -> list[str]:
+        """What needs both representations of a pair, or their Gram matrices, whole in memory."""
+        return [*self.metrics, *(["null"] if self.null else [])]

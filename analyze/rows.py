@@ -4,22 +4,22 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from actlas.analyze.beside import Beside, Columns
 from actlas.analyze.blocks import Block
 from actlas.analyze.cells import Cell
 from actlas.analyze.cka import Cka
 from actlas.analyze.hsic import difference_error
-from actlas.analyze.question import Question
 from actlas.analyze.representation import Representation, StoredRepresentation
-from actlas.analyze.requests import answer
 
 Row = dict[str, Any]
 
 
-def rows_of(block: Block, cells: Sequence[Cell], values: Sequence[Cka], question: Question) -> list[Row]:
+def rows_of(block: Block, cells: Sequence[Cell], values: Sequence[Cka], beside: Beside) -> list[Row]:
     """Return a row for each cell of a block, or for each two of a difference, without what the block says itself."""
     if block.kind == "difference":
         return [_difference(cells[at], values[at], cells[at + 1], values[at + 1]) for at in range(0, len(cells), 2)]
-    return [_row(cell, value, question) for cell, value in zip(cells, values, strict=True)]
+    columns = beside.columns(cells, values)
+    return [_row(cell, value, more) for cell, value, more in zip(cells, values, columns, strict=True)]
 
 
 def names_of(block: Block, row: Row) -> Row:
@@ -40,7 +40,7 @@ def names_of(block: Block, row: Row) -> Row:
     }
 
 
-def _row(cell: Cell, value: Cka, question: Question) -> Row:
+def _row(cell: Cell, value: Cka, columns: Columns) -> Row:
     n, p, q = len(cell.rows.ids), cell.a.width, cell.b.width
     flags = {
         "rows assumed independent": cell.joined.groups is None,
@@ -50,7 +50,7 @@ def _row(cell: Cell, value: Cka, question: Question) -> Row:
     }
     return {
         "name_b": cell.name_b,
-        "layer_a": cell.a.layer,
+        "layer_a": cell.layer_a,
         "layer_b": cell.layer_b,
         "cka": value.cka,
         "cka_se": value.se,
@@ -64,8 +64,8 @@ def _row(cell: Cell, value: Cka, question: Question) -> Row:
         "q": q,
         "participation_a": value.participation_x,
         "participation_b": value.participation_y,
-        **answer(question.metrics, cell.joined, cell.rows, cell.a, cell.b),
-        "flags": "; ".join(flag for flag, holds in flags.items() if holds),
+        **columns,
+        "flags": "; ".join([*(flag for flag, holds in flags.items() if holds), *columns["flags"]]),
         "reason": value.reason,
     }
 
@@ -87,7 +87,7 @@ def _difference(a: Cell, cka_a: Cka, b: Cell, cka_b: Cka) -> Row:
     se = difference_error(cka_a.left_out, cka_b.left_out) if same_rows else float("nan")
     reason = "" if same_rows else "no standard error: the two tasks group the rows differently"
     return {
-        "layer": a.a.layer,
+        "layer": a.layer_a,
         "cka_a": cka_a.cka,
         "cka_b": cka_b.cka,
         "difference": difference,

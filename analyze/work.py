@@ -1,8 +1,9 @@
 """Work: the blocks of one task, in the form in which they are computed, here or in another process."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from actlas.analyze.beside import Beside
 from actlas.analyze.blocks import Block
 from actlas.analyze.cells import Cell, Opened
 from actlas.analyze.engine import MEMORY
@@ -15,7 +16,7 @@ from actlas.store import Depth, Store
 
 Prepared = Sequence[Sequence[Cell]]
 
-__all__ = ["MEMORY", "Work", "compute", "plans", "prepare"]
+__all__ = ["MEMORY", "Work", "compute", "locally", "plans", "prepare"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +58,15 @@ def prepare(store: Store, work: Work) -> Prepared:
     prepared = [opened.cells(block) for block in work.blocks]
     for cells in prepared:
         for cell in cells:
-            check_budget(work.question.metrics, len(cell.rows.ids), (cell.a.width, cell.b.width), work.memory)
+            check_budget(work.question.whole, len(cell.rows.ids), (cell.a.width, cell.b.width), work.memory)
     plans(work, prepared)
     return prepared
+
+
+def locally(works: Sequence[Work], prepared: Sequence[Prepared]) -> Iterator[tuple[Work, list[list[Row]]]]:
+    """Yield each work with its rows, computed here one after the other."""
+    for work, cells in zip(works, prepared, strict=True):
+        yield work, compute(work, cells)
 
 
 def plans(work: Work, prepared: Prepared) -> list[PassPlan]:
@@ -76,7 +83,8 @@ def plans(work: Work, prepared: Prepared) -> list[PassPlan]:
 def compute(work: Work, prepared: Prepared) -> list[list[Row]]:
     """Return the rows of each block."""
     values = iter(evaluate([cell for cells in prepared for cell in cells], work.memory))
+    beside = Beside(work.question, work.memory)
     return [
-        rows_of(block, cells, [next(values) for _ in cells], work.question)
+        rows_of(block, cells, [next(values) for _ in cells], beside)
         for block, cells in zip(work.blocks, prepared, strict=True)
     ]

@@ -30,6 +30,9 @@ from actlas.cli.display import bytes_text, print_json, print_table
 from actlas.cli.quantities import bytes_of
 from actlas.store import Depth, InvalidInput, Store, open_store
 
+_BESIDE = (
+    "p_value", "cka_zscored", "cka_without_top_3", "influence", "top_agreement", "kl", "nll_difference",
+)  # fmt: skip
 _MANY_ROWS = 150  # a longer table is summed up by layer; --out has every row
 
 
@@ -63,6 +66,15 @@ _MANY_ROWS = 150  # a longer table is summed up by layer; --out has every row
 )
 @click.option("--baselines", is_flag=True, help="Also each model with its layer 0, its prompts' lengths and templates.")
 @click.option(
+    "--null", is_flag=True, help="Also the biased CKA's spread over all permutations of rows, and its p-value."
+)
+@click.option(
+    "--audit", is_flag=True, help="Also CKA of z-scored features, without the largest, and what single rows do."
+)
+@click.option(
+    "--behaviour", is_flag=True, help="Also agreement of the models' outputs, where ingest kept them (--outputs)."
+)
+@click.option(
     "--where", metavar="EXPR", help="Only examples whose columns fit, e.g. 'label == \"yes\" and template_id < 3'."
 )
 @click.option("--match-n", type=int, metavar="N", help="Draw N examples of every task, so that tasks are comparable.")
@@ -79,6 +91,7 @@ _MANY_ROWS = 150  # a longer table is summed up by layer; --out has every row
     show_default=True,
     help="How far the entries are verified first; what is read is always checked.",
 )
+@click.option("--scheduler", help="Dask scheduler whose workers compute: tcp://HOST:PORT, or its scheduler file.")
 @click.option("--no-cache", is_flag=True, help="Compute everything, whatever was computed before.")
 @click.option("--explain", "only_explain", is_flag=True, help="Say how it would be computed, and compute nothing.")
 @click.option(
@@ -103,6 +116,7 @@ def compare(
     models: tuple[str, ...],
     memory: str | None,
     depth: Depth,
+    scheduler: str | None,
     no_cache: bool,
     only_explain: bool,
     out: Path | None,
@@ -149,6 +163,8 @@ def compare(
             memory=budget,
             depth=depth,
             cache=not no_cache,
+            scheduler=scheduler,
+            announce=lambda link: console.print(f"dashboard: {link}"),
             progress=lambda done, total, task: status.update(f"compare: task {done + 1} of {total}, {task}"),
         )
         answer = ask(opened, wanted, means)
@@ -237,7 +253,7 @@ def print_comparison(table: pd.DataFrame, metrics: Iterable[str] = ()) -> None:
         "se": table["cka_se"].map("{:.4f}".format),
         "biased": table["cka_biased"].map("{:.4f}".format),
         "null": table["null_mean"].map("{:.4f}".format),
-        **{name: table[name].map("{:.4f}".format) for name in metrics},
+        **{name: table[name].map("{:.4f}".format) for name in (*metrics, *_BESIDE) if name in table},
         "n": table["n"],
         "groups": table["groups"],
         "dropped": table["dropped"],
