@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -65,7 +65,7 @@ class RowSet:
             return f"{self.n_dropped} of {self.n_shared} rows are not finite"
         return f"{n} rows, asked for {self.n_wanted}" if n < self.n_wanted else ""
 
-    def among(self, ids: Sequence[str]) -> "RowSet":
+    def among(self, ids: Collection[str]) -> "RowSet":
         """Return the rows whose ids are among others."""
         others = set(ids)
         kept = np.array([row for row, example in enumerate(self.ids) if example in others], np.intp)

@@ -239,5 +239,5 @@ def plan_pass(
 
 def _flops(tiling: Tiling, width: int, n_pairs: int) -> int:
     sizes = [tiling.rows(tile).stop - tiling.rows(tile).start for tile in range(tiling.n_tiles)]
-    cells = (sum(sizes) ** 2 + sum(size**2 for size in sizes)) // 2  # of the tiles on and above the diagonal
+    cells: int = (sum(sizes) ** 2 + sum(size**2 for size in sizes)) // 2  # of the tiles on and above the diagonal
     return 2 * cells * (width + n_pairs)

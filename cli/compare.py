@@ -223,7 +223,8 @@ def _both(answer: Comparison) -> dict[str, Any]:
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return table.astype(object).where(table.notna(), None).to_dict("records")
+    rows = table.astype(object).where(table.notna(), None).to_dict("records")
+    return [{str(name): value for name, value in row.items()} for row in rows]
 
 
 def _check_output(path: Path, suffixes: tuple[str, ...], store: Store) -> None:
