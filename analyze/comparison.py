@@ -96,11 +96,14 @@ class Comparison:
     differences : pandas.DataFrame
         Where they were asked for, one row a (task, reference, two models, layer): CKA(reference, model_a) minus
         CKA(reference, model_b) on the rows that all three have, with its paired standard error; empty otherwise.
+    answers : tuple of (Block, sequence of Row)
+        Every block with its rows, of which the two tables are made.
     """
 
     question: Question
     table: pd.DataFrame
     differences: pd.DataFrame
+    answers: tuple[tuple[Block, Sequence[Row]], ...]
 
     @property
     def of_models(self) -> pd.DataFrame:
@@ -211,7 +214,11 @@ def ask(store: Store, asked: Question, means: Means = _MEANS) -> Comparison:
     Corrupt, Incomplete
         When stored data is damaged.
     """
-    blocks = blocks_of(store, asked)
+    return answer(store, asked, blocks_of(store, asked), means)
+
+
+def answer(store: Store, asked: Question, blocks: Sequence[Block], means: Means = _MEANS) -> Comparison:
+    """Answer a question by the blocks given, whatever else in the store would fit it; errors as `ask`."""
     cache = Cache(default_directory() if means.cache else None)
     known = {block: cache.find(block, asked) for block in blocks} if means.depth == "size" else {}
     rows = {block: found for block, found in known.items() if found is not None}
@@ -266,4 +273,5 @@ def _assemble(asked: Question, blocks: Sequence[Block], rows: Mapping[Block, Seq
     def table(*kinds: str) -> pd.DataFrame:
         return pd.DataFrame([names_of(block, row) for block in blocks if block.kind in kinds for row in rows[block]])
 
-    return Comparison(asked, table("pair", "baseline"), table("difference"))
+    answers = tuple((block, rows[block]) for block in blocks)
+    return Comparison(asked, table("pair", "baseline"), table("difference"), answers)

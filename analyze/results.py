@@ -93,6 +93,11 @@ def check_output(path: str | Path, suffixes: tuple[str, ...]) -> None:
         raise InvalidInput(f"{path}: cannot be written ({error.strerror}); choose another path") from error
 
 
+def differences_path(path: Path) -> Path:
+    """Return where the differences of a comparison go whose table goes to `path`."""
+    return path.with_name(f"{path.stem}.differences{path.suffix if path.suffix in TABLES else '.csv'}")
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`, with the same ending, that replaces it at the end; an error leaves no trace."""

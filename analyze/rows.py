@@ -13,9 +13,14 @@ from actlas.analyze.representation import Representation, StoredRepresentation
 
 Row = dict[str, Any]
 
+_NOT_SHOWN = ("name_b", "rows")
+
 
 def rows_of(block: Block, cells: Sequence[Cell], values: Sequence[Cka], beside: Beside) -> list[Row]:
-    """Return a row for each cell of a block, or for each two of a difference, without what the block says itself."""
+    """Return a row for each cell of a block, or for each two of a difference, without what the block says itself.
+
+    Of ``rows``, the digest of what a number was computed on, nothing is shown; it is kept for the lock of a result.
+    """
     if block.kind == "difference":
         return [_difference(cells[at], values[at], cells[at + 1], values[at + 1]) for at in range(0, len(cells), 2)]
     columns = beside.columns(cells, values)
@@ -25,9 +30,9 @@ def rows_of(block: Block, cells: Sequence[Cell], values: Sequence[Cka], beside: 
 def names_of(block: Block, row: Row) -> Row:
     """Return a row with the task, the models and the entries of its block in front of and behind it."""
     names, ids = [str(ref) for ref in block.refs], [record.id for record in block.records]
+    about = {name: value for name, value in row.items() if name not in _NOT_SHOWN}
     if block.kind == "difference":
-        return {"task": block.task, "reference": names[0], "model_a": names[1], "model_b": names[2], **row}
-    about = {name: value for name, value in row.items() if name != "name_b"}
+        return {"task": block.task, "reference": names[0], "model_a": names[1], "model_b": names[2], **about}
     name_b = row["name_b"] or names[-1]
     model_b = f"{names[0]} {row['name_b']}" if row["name_b"] else name_b
     return {
@@ -50,6 +55,7 @@ def _row(cell: Cell, value: Cka, columns: Columns) -> Row:
     }
     return {
         "name_b": cell.name_b,
+        "rows": cell.rows.digest,
         "layer_a": cell.layer_a,
         "layer_b": cell.layer_b,
         "cka": value.cka,
@@ -87,6 +93,7 @@ def _difference(a: Cell, cka_a: Cka, b: Cell, cka_b: Cka) -> Row:
     se = difference_error(cka_a.left_out, cka_b.left_out) if same_rows else float("nan")
     reason = "" if same_rows else "no standard error: the two tasks group the rows differently"
     return {
+        "rows": f"{a.rows.digest} {b.rows.digest}",
         "layer": a.layer_a,
         "cka_a": cka_a.cka,
         "cka_b": cka_b.cka,

@@ -41,7 +41,7 @@ def parse_models(models: Sequence[str]) -> list[ModelRef]:
     InvalidInput
         For fewer than two models, or the same one twice.
     """
-    refs = [_parse_model(text) for text in models]
+    refs = [parse_model(text) for text in models]
     if len(refs) < 2:
         raise InvalidInput(f"expected at least two models to compare, got {len(refs)}")
     if twice := {str(ref) for ref in refs if refs.count(ref) > 1}:
@@ -49,7 +49,8 @@ def parse_models(models: Sequence[str]) -> list[ModelRef]:
     return refs
 
 
-def _parse_model(text: str) -> ModelRef:
+def parse_model(text: str) -> ModelRef:
+    """Parse ``model`` or ``model:rendering``, with or without ``@dtype`` or ``@key``."""
     name, _, choice = text.partition("@")
     model, colon, rendering = name.partition(":")
     return ModelRef(model, rendering if colon else "raw", choice)

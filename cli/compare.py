@@ -21,11 +21,10 @@ from actlas.analyze import (
     plot_curves,
     plot_layers,
     plot_models,
-    write_results,
-    write_table,
+    write_locked,
 )
 from actlas.analyze.figure import PICTURES, check_models, check_panels
-from actlas.analyze.results import RESULTS, TABLES
+from actlas.analyze.lock import paths_of
 from actlas.cli.display import bytes_text, print_json, print_table
 from actlas.cli.quantities import bytes_of
 from actlas.store import Depth, InvalidInput, Store, open_store
@@ -97,7 +96,7 @@ _MANY_ROWS = 150  # a longer table is summed up by layer; --out has every row
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="Write every row to FILE.parquet or FILE.csv, or a dataset to FILE.nc.",
+    help="Write every row to FILE.parquet or FILE.csv, or a dataset to FILE.nc, and beside it what act replay needs.",
 )
 @click.option(
     "--plot",
@@ -141,6 +140,8 @@ def compare(
     --differences says whether one model is closer to a third than another is: CKA(reference, a) - CKA(reference, b) on the
     same examples, with an error that knows that they are the same; --out FILE.csv writes it to FILE.differences.csv.
 
+    --out FILE also writes FILE.lock.json: the question, the entries and the numbers, for act replay and act export --for.
+
     \b
     Example:
       act compare lab.act llama tuned
@@ -168,7 +169,7 @@ def compare(
             progress=lambda done, total, task: status.update(f"compare: task {done + 1} of {total}, {task}"),
         )
         answer = ask(opened, wanted, means)
-    _write_files(answer, out, plot, matrices)
+    _write_files(answer, opened, out, plot, matrices)
     if as_json:
         print_json(_both(answer) if wanted.differences else _records(answer.table))
         return
@@ -180,11 +181,11 @@ def compare(
 
 def _check_files(store: Store, wanted: Question, out: Path | None, plot: Path | None, matrices: Path | None) -> None:
     """Find out, before any work, what could not be drawn or written."""
-    for path, suffixes in ((out, RESULTS), (plot, PICTURES), (matrices, PICTURES)):
+    if out is not None:
+        check_result(store, wanted, out)
+    for path in (plot, matrices):
         if path is not None:
-            _check_output(path, suffixes, store)
-    if out is not None and wanted.differences:
-        _check_output(_differences_path(out), TABLES, store)
+            _check_output(path, PICTURES, store)
     n_models = len(wanted.models)
     if plot is not None and wanted.layers == "all":
         check_panels(n_models * (n_models + 1) // 2)
@@ -200,22 +201,21 @@ def _check_files(store: Store, wanted: Question, out: Path | None, plot: Path | 
             raise InvalidInput(f"{plot}: named by --plot and by --plot-models; each picture needs a file of its own")
 
 
-def _write_files(answer: Comparison, out: Path | None, plot: Path | None, matrices: Path | None) -> None:
-    wanted = answer.question
+def check_result(store: Store, wanted: Question, out: Path) -> None:
+    """Find out, before any work, whether a result and its lock could be written."""
+    for path, suffixes in paths_of(out, wanted):
+        _check_output(path, suffixes, store)
+
+
+def _write_files(answer: Comparison, store: Store, out: Path | None, plot: Path | None, matrices: Path | None) -> None:
     if out is not None:
-        write_results(answer.table, out, layers=wanted.layers)
-        if wanted.differences:
-            write_table(answer.differences, _differences_path(out))
-    if plot is not None and wanted.matches_layers:
+        write_locked(answer, store, out)
+    if plot is not None and answer.question.matches_layers:
         plot_curves(answer.table, plot)
     elif plot is not None:
         plot_layers(answer.of_models, plot)
     if matrices is not None:
         plot_models(answer.of_models, matrices)
-
-
-def _differences_path(path: Path) -> Path:
-    return path.with_name(f"{path.stem}.differences{path.suffix if path.suffix in TABLES else '.csv'}")
 
 
 def _both(answer: Comparison) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """act copy."""
 
+from collections.abc import Iterable
+
 import click
 
 from actlas.cli.display import bytes_text, print_json
@@ -33,16 +35,22 @@ def copy(
       act copy https://example.org/lab.act mine.act --model llama-2-7b --task 'anli_*' --layers 0,8,16
       act copy lab.act s3://bucket/lab.act
     """
-    done: list[Copied] = []
-    for one in copy_entries(
+    copied = copy_entries(
         open_store(source), destination, models=models, tasks=tasks, layers=layers, allow_restricted=allow_restricted
-    ):
+    )
+    print_copied(copied, whole=layers is None, as_json=as_json)
+
+
+def print_copied(copied: Iterable[Copied], *, whole: bool = True, as_json: bool) -> None:
+    """Copy, say of each entry what became of it, and sum up; with their size where entries are copied whole."""
+    done: list[Copied] = []
+    for one in copied:
         done.append(one)
         click.echo(f"{one.outcome} {one.record.label}", err=True)
     if as_json:
         print_json([{"path": one.record.path, "id": one.id, "outcome": one.outcome} for one in done])
         return
     new = [one for one in done if one.outcome == "copied"]
-    n_bytes = sum(one.record.n_bytes for one in new) if layers is None else None
+    n_bytes = sum(one.record.n_bytes for one in new) if whole else None
     size = "" if n_bytes is None else f", {bytes_text(n_bytes)}"
     click.echo(f"{len(new)} entries copied{size}; {len(done) - len(new)} were there already")

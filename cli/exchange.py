@@ -1,17 +1,33 @@
 """act import, act export: hidden states from and for other programs."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
+from actlas.cli.copying import print_copied
 from actlas.cli.display import print_json
 from actlas.cli.extras import needing_extras
-from actlas.store import FORMS, Entry, NotFound, Store, Task, export_entry, import_entries, open_store, writable_root
+from actlas.store import (
+    FORMS,
+    Entry,
+    NotFound,
+    Store,
+    Task,
+    copy_records,
+    export_entry,
+    import_entries,
+    open_store,
+    writable_root,
+)
 from actlas.store.dtype import LOGICAL
 from actlas.store.exporting import export_path
 from actlas.store.layers import parse_layers
 from actlas.store.pattern import PATTERN
 from actlas.store.restricted import check_not_restricted
+
+_OF_FILES = ("form", "layers", "rendering", "position", "key")  # options of export that speak of files, not of a store
 
 
 def _fields(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
@@ -109,8 +125,15 @@ def _record(entry: Entry) -> dict[str, object]:
 
 @click.command()
 @click.argument("store", type=click.Path())
-@click.argument("what", metavar="MODEL[/TASK]")
+@click.argument("what", nargs=-1, metavar="[MODEL[/TASK]]")
 @click.argument("directory", type=click.Path())
+@click.option(
+    "--for",
+    "lock",
+    type=click.Path(path_type=Path),
+    metavar="LOCK",
+    help="Export the store, and nothing more, that act replay LOCK needs.",
+)
 @click.option(
     "--format", "form", type=click.Choice(list(FORMS)), default="npy", show_default=True, help="What to write."
 )
@@ -120,10 +143,13 @@ def _record(entry: Entry) -> dict[str, object]:
 @click.option("--key", default="", help="First digits of the key, where several entries fit.")
 @click.option("--allow-restricted", is_flag=True, help="Export restricted tasks too; their terms must allow it.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@click.pass_context
 def export(
+    context: click.Context,
     store: str,
-    what: str,
+    what: tuple[str, ...],
     directory: str,
+    lock: Path | None,
     form: str,
     layers: str | None,
     rendering: str,
@@ -138,13 +164,23 @@ def export(
     bfloat16 as it is (the others hold it as float32); zarr is a plain group for xarray. STORE may be a URL. A task that is
     labelled restricted is exported with --allow-restricted only.
 
+    --for LOCK makes of DIRECTORY a store that holds the entries of a result, whole, as FILE.lock.json of act compare --out
+    FILE names them.
+
     \b
     Example:
       act export lab.act llama-2-7b/rte ./hidden
       act export lab.act llama-2-7b ./tensors --format safetensors --layers 0,16,32
+      act export lab.act --for cka.parquet.lock.json published.act
     """
+    if lock is not None:
+        _check_alone(context, what)
+        _export_for(store, lock, directory, allow_restricted=allow_restricted, as_json=as_json)
+        return
+    if len(what) != 1:
+        raise click.UsageError("expected STORE MODEL[/TASK] DIRECTORY, or STORE --for LOCK DIRECTORY")
     opened = open_store(store)
-    entries = _entries(opened, what, rendering, position, key)
+    entries = _entries(opened, what[0], rendering, position, key)
     for entry in entries:  # all are checked before one is written
         check_not_restricted(opened, entry.task, allow=allow_restricted)
         export_path(opened, entry, directory, form)
@@ -159,6 +195,24 @@ def export(
         return
     for record in written:
         click.echo(record["path"])
+
+
+def _check_alone(context: click.Context, what: tuple[str, ...]) -> None:
+    """Refuse what has no meaning beside a lock, which names whole entries."""
+    given = [
+        *what,
+        *(f"--{name}" for name in _OF_FILES if context.get_parameter_source(name) is ParameterSource.COMMANDLINE),
+    ]
+    if given:
+        raise click.UsageError(f"--for exports the entries that the lock names, whole; leave out {', '.join(given)}")
+
+
+def _export_for(store: str, lock: Path, directory: str, *, allow_restricted: bool, as_json: bool) -> None:
+    from actlas.analyze import locked_records, read_lock  # pandas takes a while to load
+
+    opened = open_store(store)
+    records = locked_records(opened, read_lock(lock))
+    print_copied(copy_records(opened, directory, records, allow_restricted=allow_restricted), as_json=as_json)
 
 
 def _entries(store: Store, what: str, rendering: str, position: str, key: str) -> list[Entry]:

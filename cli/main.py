@@ -29,6 +29,7 @@ COMMANDS = {
     "label": ("actlas.cli.upkeep", "Show or change what is said of a model or a task."),
     "limit": ("actlas.cli.upkeep", "Show or set the most bytes that a store may hold."),
     "ls": ("actlas.cli.catalogue", "List what a store holds."),
+    "replay": ("actlas.cli.replay", "Compute a result again, and say whether its numbers come out."),
     "rm": ("actlas.cli.upkeep", "Withdraw entries: into the trash, with a reason for readers."),
     "tasks": ("actlas.cli.tasks", "List the tasks of a store, with their clusters."),
     "verify": ("actlas.cli.upkeep", "Re-read every byte of a store and say what is damaged."),

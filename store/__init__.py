@@ -4,7 +4,7 @@ from actlas.store.arrays import StoredArray
 from actlas.store.catalog import Listing, Record
 from actlas.store.codec import CODEC, CODECS
 from actlas.store.collect import Leftover, collect
-from actlas.store.copying import Copied
+from actlas.store.copying import Copied, copy_records
 from actlas.store.copying import copy as copy_entries
 from actlas.store.doctor import Finding, examine
 from actlas.store.entry import Entry
@@ -87,6 +87,7 @@ __all__ = [
     "check_slug",
     "collect",
     "copy_entries",
+    "copy_records",
     "create_store",
     "entry_paths",
     "examine",

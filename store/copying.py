@@ -82,6 +82,18 @@ def copy(
         raise problem
     if not (records := listing.records):
         raise NotFound(f"{source.location}: no entry of these models on these tasks; `act ls` lists what there is")
+    yield from copy_records(source, destination, records, layers=layers, allow_restricted=allow_restricted)
+
+
+def copy_records(
+    source: Store,
+    destination: str | Path,
+    records: Sequence[Record],
+    *,
+    layers: str | None = None,
+    allow_restricted: bool = False,
+) -> Iterator[Copied]:
+    """Copy the entries that records speak of; parameters and errors as `copy`."""
     for task in sorted({record.task for record in records}):
         check_not_restricted(source, task, allow=allow_restricted)
     chosen = _choose_layers(source, records, layers)  # before anything is made
