@@ -3,7 +3,7 @@
 import json
 import math
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -57,7 +57,8 @@ class LockedBlock:
     @classmethod
     def of(cls, block: Block, rows: Sequence[Row]) -> "LockedBlock":
         """Return what a lock says of a block and its rows."""
-        columns = [name for name, value in rows[0].items() if isinstance(value, (int, float))] if rows else []
+        named = rows[0] if rows else ()
+        columns = [name for name in named if all(isinstance(row[name], (int, float)) for row in rows)]
         return cls(
             kind=block.kind,
             task=block.task,
@@ -234,12 +235,12 @@ def write_locked(comparison: Comparison, store: Store, path: str | Path) -> None
             write_table(comparison.differences, differences_path(path))
 
 
-def _question(raw: Mapping[str, Any]) -> Question:
+def _question(raw: dict[str, Any]) -> Question:
     lists = {name: tuple(value) for name, value in raw.items() if isinstance(value, (list, tuple))}
     return Question(**raw | lists | {"rows": RowChoice(**raw["rows"])})
 
 
-def _block(raw: Mapping[str, Any]) -> LockedBlock:
+def _block(raw: dict[str, Any]) -> LockedBlock:
     if raw["kind"] not in get_args(Kind):
         raise KeyError(raw["kind"])
     return LockedBlock(

@@ -81,7 +81,7 @@ _MANY_ROWS = 150  # a longer table is summed up by layer; --out has every row
 @click.option(
     "--min-shared", default=0.0, show_default=True, metavar="SHARE", help="Refuse entries that share fewer examples."
 )
-@click.option("--memory", help=f"Memory that the computation may use.  [default: {MEMORY >> 30}GiB]")
+@click.option("--memory", help=f"Memory that the computation may use; {MEMORY >> 30}GiB by default.")
 @click.option(
     "--verify",
     "depth",

@@ -199,11 +199,12 @@ def export(
 
 def _check_alone(context: click.Context, what: tuple[str, ...]) -> None:
     """Refuse what has no meaning beside a lock, which names whole entries."""
-    given = [
-        *what,
-        *(f"--{name}" for name in _OF_FILES if context.get_parameter_source(name) is ParameterSource.COMMANDLINE),
+    options = [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name in _OF_FILES and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
     ]
-    if given:
+    if given := [*what, *options]:
         raise click.UsageError(f"--for exports the entries that the lock names, whole; leave out {', '.join(given)}")
 
 

@@ -21,7 +21,7 @@ from actlas.store import InvalidInput, NotFound, Store, open_store
 @click.command()
 @click.argument("lock", type=click.Path(path_type=Path))
 @click.argument("store", type=click.Path(), required=False)
-@click.option("--memory", help=f"Memory that the computation may use.  [default: {MEMORY >> 30}GiB]")
+@click.option("--memory", help=f"Memory that the computation may use; {MEMORY >> 30}GiB by default.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),

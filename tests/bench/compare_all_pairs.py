@@ -190,8 +190,8 @@ compressed store, imports left out; every cell has debiased and biased CKA with 
 
 The inner function gets both arrays as float64 from .npy, and computes products in feature space and the self terms anew for
 every pair; the procedure is one process a pair. The other side's seconds are those of {SAMPLE} pairs drawn at random (the
-procedure: 10; ckatorch, unbiased, on arrays in memory: 5 calls) times the number of pairs. The largest difference of biased CKA between the
-two, at three layers: {figures.difference:.1e}.
+procedure: 10; ckatorch, unbiased, on arrays in memory: 5 calls) times the number of pairs. The largest difference of biased
+CKA between the two, at three layers: {figures.difference:.1e}.
 
 | what | measured | asked | |
 |---|---:|---:|---|

@@ -57,7 +57,7 @@ def test_tables_go_to_parquet_and_csv(act: Act, lab: Path, tmp_path: Path):
     }
     for table in read.values():
         pd.testing.assert_frame_equal(table, wanted, check_dtype=False)
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(read)
+    assert {path.name for path in tmp_path.iterdir()} == {*read, *(f"{name}.lock.json" for name in read)}
 
 
 def test_pictures_are_png_and_svg(act: Act, lab: Path, tmp_path: Path):
