@@ -3,7 +3,7 @@
 import json
 import math
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -204,10 +204,12 @@ def lock_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.lock.json")
 
 
-def paths_of(path: Path, question: Question) -> list[tuple[Path, tuple[str, ...]]]:
-    """Return the files that `write_locked` writes, each with the endings that it may have."""
-    differences = [(differences_path(path), TABLES)] if question.differences else []
-    return [(path, RESULTS), *differences, (lock_path(path), (".json",))]
+def paths_of(path: Path, question: Question) -> Iterator[tuple[Path, tuple[str, ...]]]:
+    """Yield the files that `write_locked` writes, each with the endings that it may have; first the table, as it is named."""
+    yield path, RESULTS
+    if question.differences:
+        yield differences_path(path), TABLES
+    yield lock_path(path), (".json",)
 
 
 def write_locked(comparison: Comparison, store: Store, path: str | Path) -> None:

@@ -195,7 +195,9 @@ def _check_files(store: Store, wanted: Question, out: Path | None, plot: Path | 
         )
     if matrices is not None:
         if not wanted.matches_layers:
-            raise InvalidInput("--plot-models draws one layer of all models a matrix; it needs matched layers")
+            raise InvalidInput(
+                "--plot-models draws one layer of all models a matrix; it needs --layers matched, or a list of layers"
+            )
         check_models(n_models)
         if plot is not None and plot.resolve() == matrices.resolve():
             raise InvalidInput(f"{plot}: named by --plot and by --plot-models; each picture needs a file of its own")

@@ -325,7 +325,7 @@ def test_models_of_unequal_depth_under_matched_layers(act: Act, copied: Path, ch
     assert act("ingest", copied, "--model", checkpoints / "deeper", "--tasks", tasks / "rte.jsonl").code == 0
     with unchanged(copied):
         result = act("compare", copied, "base", "deeper")
-        assert_refused(result, "base keeps 3 layers (0 to 2), deeper keeps 4", "use --layers all")
+        assert_refused(result, "base keeps 3 layers (0 to 2), deeper keeps 4", "use --layers relative, all")
     assert act("compare", copied, "base", "deeper", "--layers", "all").code == 0
 
 
@@ -340,7 +340,7 @@ def test_an_entry_that_is_damaged(act: Act, copied: Path):
 def test_an_output_that_cannot_be_written_is_found_before_the_work(
     act: Act, lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
 ):
-    monkeypatch.setattr("actlas.cli.compare.compare_table", lambda *_, **__: pytest.fail("the work began"))
+    monkeypatch.setattr("actlas.cli.compare.ask", lambda *_, **__: pytest.fail("the work began"))
     suffix = {"--out": ".nc", "--plot": ".svg", "--plot-models": ".svg"}[option]
     (tmp_path / f"directory{suffix}").mkdir()
     (tmp_path / "file").touch()
@@ -389,7 +389,7 @@ def test_a_tasks_file_without_permission(act: Act, lab: Path, checkpoints: Path,
 def test_pictures_that_cannot_be_drawn_are_refused_before_the_work(
     act: Act, lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], said: list[str]
 ):
-    monkeypatch.setattr("actlas.cli.compare.compare_table", lambda *_, **__: pytest.fail("the work began"))
+    monkeypatch.setattr("actlas.cli.compare.ask", lambda *_, **__: pytest.fail("the work began"))
     monkeypatch.chdir(tmp_path)
     assert_refused(act("compare", lab, *words), *said)
     assert list(tmp_path.iterdir()) == []
