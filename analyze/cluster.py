@@ -57,8 +57,8 @@ def on_cluster(
         location = store.location if "://" in store.location else str(Path(store.location).resolve())
         futures = {client.submit(_run, location, work, pure=False, retries=RETRIES): work for work in works}
         try:
-            for future, rows in as_completed(futures, loop=client.loop, with_results=True):
-                yield futures[future], rows
+            for future in as_completed(futures, loop=client.loop):
+                yield futures[future], future.result()
         except KilledWorker as error:
             raise Unreachable(
                 f"the workers that took task {_task_of(error, futures)!r} died, {RETRIES + 1} in turn; give each more memory, "

@@ -223,9 +223,8 @@ def answer(store: Store, asked: Question, blocks: Sequence[Block], means: Means 
     known = {block: cache.find(block, asked) for block in blocks} if means.depth == "size" else {}
     rows = {block: found for block, found in known.items() if found is not None}
     works = _works(asked, [block for block in blocks if block not in rows], means)
-    everything = [
-        prepare(store, work) for work in works
-    ]  # what cannot be answered is refused before anything is computed
+    # What cannot be answered is refused before anything is computed.
+    everything = [prepare(store, work) for work in works]
     if means.scheduler is None:
         done = locally(works, everything)
     else:

@@ -7,10 +7,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import dask
 import psutil
 import pytest
 
 from actlas.analyze import compare_table
+from actlas.analyze.cache import default_directory
 from actlas.store import Corrupt, InvalidInput, Unreachable, open_store
 from tests.analyze.stores import put, related
 
@@ -114,3 +116,24 @@ def test_no_scheduler_is_said(root: Path, tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "other.json").write_text("{}")
     with pytest.raises(InvalidInput, match=r"other.json: expected an address .*KeyError: 'address'"):
         compare_table(store, ["base", "tuned"], scheduler=str(tmp_path / "other.json"))
+
+
+def test_a_scheduler_that_goes_away_is_said_and_finished_tasks_are_kept(root: Path, tmp_path: Path):
+    store, running = open_store(root), Cluster(tmp_path, 1)
+    done: list[int] = []
+
+    def stop(number: int, *_: object) -> None:
+        if number == 1:
+            running.stop_scheduler()
+        done.append(number)
+
+    try:
+        with (
+            dask.config.set({"distributed.comm.timeouts.connect": "2s"}),
+            pytest.raises(Unreachable, match="is gone; finished tasks are kept, ask again"),
+        ):
+            compare_table(store, ["base", "tuned"], layers="all", scheduler=str(running.file), progress=stop)
+    finally:
+        running.close()
+    assert 1 in done
+    assert any(path.is_file() for path in default_directory().rglob("*"))
