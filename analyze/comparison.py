@@ -9,9 +9,10 @@ import pandas as pd
 
 from actlas.analyze.blocks import Block, blocks_of
 from actlas.analyze.cache import Cache, default_directory
+from actlas.analyze.engine import MEMORY
 from actlas.analyze.question import Question
 from actlas.analyze.rows import Row, names_of
-from actlas.analyze.work import MEMORY, Work, locally, plans, prepare
+from actlas.analyze.work import Work, locally, plans, prepare
 from actlas.store import Depth, InvalidInput, Store
 
 if TYPE_CHECKING:

@@ -155,8 +155,9 @@ def plan(
     *,
     memory: int = MEMORY,
     dtype: npt.DTypeLike | None = None,
+    itemsize: int | None = None,
 ) -> PassPlan:
-    """Return how `run_pass` will cut a pass; nothing is read.
+    """Return how `run_pass` will cut a pass; nothing is read. A number as it is read takes `itemsize` bytes, if given.
 
     Raises
     ------
@@ -169,7 +170,7 @@ def plan(
         tiling,
         widths=[source.width for source in sources],
         n_pairs=len(_with_selves(pairs, len(sources))),
-        itemsize=max(source.itemsize for source in sources),
+        itemsize=itemsize or max(source.itemsize for source in sources),
         compute_itemsize=_precision(tiling, dtype).itemsize,
         workers=CPU_COUNT,
         memory=memory,

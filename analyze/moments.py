@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -97,6 +97,7 @@ class ZScored:
 
     source: Representation
     moments: FeatureMoments
+    itemsize: ClassVar[int] = 8
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -107,11 +108,6 @@ class ZScored:
     def width(self) -> int:
         """Number of features."""
         return self.source.width
-
-    @property
-    def itemsize(self) -> int:
-        """Bytes of one number as it is read."""
-        return 8
 
     def nonfinite(self) -> npt.NDArray[np.bool_]:
         """Return for every row whether it holds a NaN or an infinity, as it is read."""

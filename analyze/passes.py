@@ -38,9 +38,9 @@ class Pass:
     is_swapped: Sequence[bool]
     tiling: Tiling
 
-    def plan(self, memory: int) -> PassPlan:
-        """Return how it will be done within a budget in bytes."""
-        return plan(self.sources, self.pairs, self.tiling, memory=memory)
+    def plan(self, memory: int, itemsize: int | None = None) -> PassPlan:
+        """Return how it will be done within a budget in bytes, with numbers as they are stored or of another size."""
+        return plan(self.sources, self.pairs, self.tiling, memory=memory, itemsize=itemsize)
 
 
 def passes_of(cells: Sequence[Cell]) -> list[Pass]:

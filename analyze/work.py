@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from actlas.analyze.beside import Beside
 from actlas.analyze.blocks import Block
 from actlas.analyze.cells import Cell, Opened
-from actlas.analyze.engine import MEMORY
+from actlas.analyze.moments import ZScored
 from actlas.analyze.passes import evaluate, passes_of
 from actlas.analyze.question import Question
 from actlas.analyze.requests import check_budget
@@ -15,8 +15,6 @@ from actlas.analyze.tiling import PassPlan
 from actlas.store import Depth, Store
 
 Prepared = Sequence[Sequence[Cell]]
-
-__all__ = ["MEMORY", "Work", "compute", "locally", "plans", "prepare"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,14 +68,18 @@ def locally(works: Sequence[Work], prepared: Sequence[Prepared]) -> Iterator[tup
 
 
 def plans(work: Work, prepared: Prepared) -> list[PassPlan]:
-    """Return how each pass over the task will be done.
+    """Return how each pass over the task will be done; an audit passes over the rows twice more, once read in float64.
 
     Raises
     ------
     MemoryBudget
         When the budget holds not even one pair of tiles.
     """
-    return [one.plan(work.memory) for one in passes_of([cell for cells in prepared for cell in cells])]
+    passes = passes_of([cell for cells in prepared for cell in cells])
+    found = [one.plan(work.memory) for one in passes]
+    if work.question.audit:
+        found += [one.plan(work.memory, itemsize) for one in passes for itemsize in (ZScored.itemsize, None)]
+    return found
 
 
 def compute(work: Work, prepared: Prepared) -> list[list[Row]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from actlas.analyze import compare_table
+from actlas.analyze import Means, Question, compare_table, explain
 from actlas.analyze.null import permutation_test
 from actlas.store import MemoryBudget, NotFound, open_store
 from tests.analyze.stores import plain_cka, put, related, store_of
@@ -124,3 +124,16 @@ def test_behaviour_is_beside_representation_where_outputs_were_kept(root: Path):
     put(root, "third", x)
     with pytest.raises(NotFound, match="outputs"):
         compare_table(open_store(root), ["base", "third"], behaviour=True)
+
+
+def test_an_audit_that_does_not_fit_is_refused_before_anything_is_read(root: Path, monkeypatch: pytest.MonkeyPatch):
+    x, y = related(600, 64, 64)
+    store = store_of(root, {"base": x, "tuned": y})
+    asked = Question.of(["base", "tuned"], audit=True)
+    plain, scored, without = explain(store, asked)["peak_bytes"]
+    assert scored > plain == without
+    monkeypatch.setattr("actlas.store.entry.Entry.read", lambda *_: pytest.fail("read"))
+    smallest = explain(store, asked, Means(memory=int(scored)))["peak_bytes"].max()
+    assert smallest <= scored
+    with pytest.raises(MemoryBudget, match="needs at least"):
+        compare_table(store, ["base", "tuned"], audit=True, memory=1 << 20)
